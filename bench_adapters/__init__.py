@@ -1,0 +1,1 @@
+"""Adapters to tabular benchmarks, one file each; found through the entry-point group ``naswot.benchmarks``."""

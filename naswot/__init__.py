@@ -1,0 +1,64 @@
+"""Score and search neural architectures without training them.
+
+Example:
+    >>> import naswot, torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten())
+    >>> images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> naswot.explain(model, images).n_units
+    288
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from naswot.kernels import agreement_kernel as agreement_kernel
+    from naswot.kernels import log_determinant as log_determinant
+    from naswot.measuring import measure as measure
+    from naswot.passes import Passes as Passes
+    from naswot.passes import PassOptions as PassOptions
+    from naswot.proxy import get_proxy as get_proxy
+    from naswot.proxy import list_proxies as list_proxies
+    from naswot.proxy import register_proxy as register_proxy
+    from naswot.scoring import binary_codes as binary_codes
+    from naswot.scoring import explain as explain
+    from naswot.scoring import hamming_kernel as hamming_kernel
+    from naswot.scoring import score as score
+    from naswot.space import get_space as get_space
+    from naswot.space import list_spaces as list_spaces
+    from naswot.types import Batch as Batch
+
+_HOMES = {
+    "agreement_kernel": "kernels",
+    "log_determinant": "kernels",
+    "measure": "measuring",
+    "Passes": "passes",
+    "PassOptions": "passes",
+    "get_proxy": "proxy",
+    "list_proxies": "proxy",
+    "register_proxy": "proxy",
+    "binary_codes": "scoring",
+    "explain": "scoring",
+    "hamming_kernel": "scoring",
+    "score": "scoring",
+    "get_space": "space",
+    "list_spaces": "space",
+    "Batch": "types",
+}
+
+__all__ = sorted(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'naswot' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"naswot.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,76 @@
+"""Compiled agreement counts: signs packed 64 to a word, compared by exclusive or and the processor's population count.
+
+Imported only by :mod:`naswot.kernels`, and only if numba is installed; the pure PyTorch path there gives the same
+integers. Every function releases the interpreter lock, starts no threads and allocates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+_WORD = 64
+
+
+@intrinsic
+def _population_count(typing_context: Any, word: Any) -> tuple[Any, Callable[..., Any]]:  # noqa: ARG001
+    """Number of set bits of a 64-bit word, as LLVM's own instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        count = builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(_WORD)])
+        return builder.call(count, arguments)
+
+    return types.uint64(types.uint64), generate
+
+
+@njit(nogil=True, cache=True)
+def pack(values: Any, lower: Any, upper: Any, words: Any) -> None:
+    """Write the bits ``lower < value <= upper`` of (N, D) values into words, (N, ceil(D / 64)) uint64."""
+    n, d = values.shape
+    whole = d // _WORD
+    for i in range(n):
+        for w in range(whole):
+            word = np.uint64(0)
+            for b in range(_WORD):
+                value = values[i, w * _WORD + b]
+                word |= np.uint64((value > lower) & (value <= upper)) << np.uint64(b)
+            words[i, w] = word
+        if whole < words.shape[1]:
+            word = np.uint64(0)
+            for k in range(whole * _WORD, d):
+                value = values[i, k]
+                word |= np.uint64((value > lower) & (value <= upper)) << np.uint64(k - whole * _WORD)
+            words[i, whole] = word
+
+
+@njit(nogil=True, cache=True)
+def agreement(words: Any, d: int, kernel: Any) -> None:
+    """Write D - d_H(c_i, c_j) of packed codes, (N, W) uint64, into the kernel, (N, N) float64."""
+    n, w = words.shape
+    for i in range(n):
+        kernel[i, i] = d
+        j = 0
+        while j + 4 <= i:  # four columns share each load of row i
+            s0, s1, s2, s3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+            for k in range(w):
+                word = words[i, k]
+                s0 += _population_count(word ^ words[j, k])  # type: ignore[call-arg]
+                s1 += _population_count(word ^ words[j + 1, k])
+                s2 += _population_count(word ^ words[j + 2, k])
+                s3 += _population_count(word ^ words[j + 3, k])
+            kernel[i, j], kernel[i, j + 1] = d - np.int64(s0), d - np.int64(s1)
+            kernel[i, j + 2], kernel[i, j + 3] = d - np.int64(s2), d - np.int64(s3)
+            j += 4
+        while j < i:
+            s0 = np.uint64(0)
+            for k in range(w):
+                s0 += _population_count(words[i, k] ^ words[j, k])  # type: ignore[call-arg]
+            kernel[i, j] = d - np.int64(s0)
+            j += 1
+        for j in range(i):
+            kernel[j, i] = kernel[i, j]

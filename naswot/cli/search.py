@@ -1,0 +1,308 @@
+"""``naswot search``."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from naswot.cli import _options as shared
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from naswot.data.images import ImageSet
+    from naswot.evaluate import Evaluator
+    from naswot.run import Ranked
+    from naswot.store import ResultStore
+
+_DEFAULT_PROXIES = "naswot,naswot_size,naswot_diversity,params,flops,trainable_layers"
+
+_HEADINGS = {"naswot": "score", "flops": "MACs", "trainable_layers": "layers"}
+
+
+@dataclass(frozen=True)
+class _Trained:
+    role: str
+    arch: str
+    accuracy: float
+
+
+@click.command()
+@click.option(
+    "--space", default="nasbench201", show_default=True, type=shared.RegistryName("spaces"), help="What to search."
+)
+@click.option(
+    "--number", "-n", default=100, show_default=True, type=click.IntRange(min=1), help="Architectures to score."
+)
+@click.option("--proxies", default=_DEFAULT_PROXIES, type=shared.RegistryName("proxies"), help="Comma-separated.")
+@click.option("--rank-by", help="The score that decides; by default the first of --proxies.")
+@click.option(
+    "--repeats", default=1, show_default=True, type=click.IntRange(min=1), help="Batches and initialisations."
+)
+@shared.data_options
+@shared.pass_options
+@click.option("--pruned", is_flag=True, help="Score without branches that reach nothing, once for each class.")
+@click.option("--build", multiple=True, metavar="KEY=VALUE", help="Option of the space, such as width=8.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; by default one for each core, on a GPU one.")
+@click.option(
+    "--train-epochs", default=5, show_default=True, type=click.IntRange(min=0), help="Of the winner and a random one."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False), help="Run folder; by default one under runs/ named by the options."
+)
+@click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(**given: Any) -> None:
+    """Screen a search space by scores of untrained networks, then train the winner and a random one to compare.
+
+    Results go to a run folder at once; the same command goes on where an earlier one was stopped, and a larger --number
+    adds to it. The numbers depend on neither the order nor the number of workers.
+
+    \b
+    Examples:
+      naswot search
+      naswot search -n 1000 --data cifar10 --data-root ~/data --batch-size 128 --train-epochs 0
+      naswot search -n 200 --repeats 3 --pruned --build width=8 --build n_cells=3
+    """
+    from naswot.run import sample_distinct
+    from naswot.workers import available_cores
+
+    images, evaluator = _prepared(given)
+    folder = Path(given["out"] or Path("runs") / _folder_name(evaluator))
+    workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
+    genotypes = sample_distinct(evaluator.space, given["number"], seed=given["seed"])
+    start = time.perf_counter()
+    with _store(folder, evaluator) as store, _progress(given["as_json"]) as progress:
+        try:
+            rows = _screened(evaluator, genotypes, given, workers, store, progress)
+            screened = time.perf_counter() - start
+            trained = _trained(rows, images, evaluator, given, store, progress)
+        except KeyboardInterrupt:
+            progress.stop()
+            click.echo(
+                f"naswot: stopped; {len(store)} results are kept in {folder}; the same command goes on", err=True
+            )
+            sys.exit(130)
+    summary = _summary(rows, trained, evaluator, given, folder, screened)
+    _write(rows, trained, summary, evaluator, folder)
+    if given["as_json"]:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _print(rows, trained, summary, given["top"])
+    if all(row.error is not None for row in rows):
+        sys.exit(1)
+
+
+def _prepared(given: dict[str, Any]) -> tuple[ImageSet, Evaluator]:
+    from naswot.data import get_data
+    from naswot.evaluate import Evaluator
+    from naswot.passes import PassOptions, fast_options
+    from naswot.space import get_space
+
+    images = get_data(given["data"], root=given["data_root"], size=given["size"])
+    for note in images.notes:
+        click.echo(f"note: {note}", err=True)
+    build = {"n_classes": images.n_classes, "in_channels": images.shape[0], **shared.key_values(given["build"])}
+    device = shared.checked_device(given["device"])
+    options = PassOptions(taps=given["taps"], mode=given["mode"], **(fast_options(device) if given["fast"] else {}))
+    proxies = tuple(name.strip() for name in given["proxies"].split(",") if name.strip())
+    evaluator = Evaluator(
+        get_space(given["space"]),
+        images,
+        proxies,
+        batch_size=given["batch_size"],
+        seed=given["seed"],
+        device=device,
+        options=options,
+        build=build,
+        pruned=given["pruned"],
+    )
+    return images, evaluator
+
+
+def _folder_name(evaluator: Evaluator) -> str:
+    about = evaluator.describe()
+    digest = blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=3).hexdigest()
+    return f"{about['space']}-{about['images']}-seed{about['seed']}-{digest}"
+
+
+def _store(folder: Path, evaluator: Evaluator) -> ResultStore:
+    from naswot.store import ResultStore, describe_environment
+
+    environment = describe_environment(evaluator.device)
+    return ResultStore(folder / "results.sqlite", options=evaluator.describe(), environment=environment)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        yield progress
+
+
+def _screened(
+    evaluator: Evaluator,
+    genotypes: Sequence[tuple[int, ...]],
+    given: dict[str, Any],
+    workers: int,
+    store: ResultStore,
+    progress: Progress,
+) -> list[Ranked]:
+    from naswot.run import screen
+    from naswot.workers import worker_pool
+
+    repeats = given["repeats"]
+    bar = progress.add_task("scoring", total=len(genotypes) * repeats, rate="")
+    start = time.perf_counter()
+
+    def advance(_: object) -> None:
+        progress.advance(bar)
+        done = progress.tasks[bar].completed
+        progress.update(bar, rate=f"{done / (time.perf_counter() - start):.1f}/s")
+
+    with worker_pool(workers) as executor:
+        return screen(
+            evaluator,
+            genotypes,
+            rank_by=given["rank_by"],
+            repeats=repeats,
+            executor=executor,
+            store=store,
+            on_result=advance,
+        )
+
+
+def _trained(
+    rows: Sequence[Ranked],
+    images: ImageSet,
+    evaluator: Evaluator,
+    given: dict[str, Any],
+    store: ResultStore,
+    progress: Progress,
+) -> list[_Trained]:
+    """Accuracy of the winner and of one random other cell after a few epochs; known ones come from the store."""
+    from naswot.data import get_data
+    from naswot.run import pick_contender
+    from naswot.training.brief import train_briefly
+    from naswot.types import Evaluation
+
+    epochs, seed = given["train_epochs"], given["seed"]
+    contender = pick_contender(rows, seed=seed)
+    if epochs == 0 or contender is None or images.labels is None:
+        return []
+    held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
+    trained = []
+    for role, row in (("winner", rows[0]), ("random", contender)):
+        name = f"trained_accuracy_{epochs}_epochs"
+        known = store.get(row.arch, seed)
+        if known is None or name not in known.scores:
+            batch = 64
+            bar = progress.add_task(f"training the {role}", total=epochs * max(1, len(images) // batch), rate="")
+            result = train_briefly(
+                evaluator.model(row.genotype),
+                images,
+                held_out,
+                epochs=epochs,
+                batch_size=batch,
+                seed=seed,
+                on_step=lambda bar=bar: progress.advance(bar),  # type: ignore[misc]
+            )
+            known = Evaluation(row.genotype, row.arch, {name: result.accuracy}, {"train": result.seconds}, seed)
+            store.append(known)
+        trained.append(_Trained(role, row.arch, known.scores[name]))
+    return trained
+
+
+def _summary(
+    rows: Sequence[Ranked],
+    trained: Sequence[_Trained],
+    evaluator: Evaluator,
+    given: dict[str, Any],
+    folder: Path,
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "options": evaluator.describe(),
+        "rank_by": given["rank_by"] or evaluator.names[0],
+        "repeats": given["repeats"],
+        "architectures": len(rows),
+        "singular": sum(math.isinf(next(iter(row.mean.values()), 0.0)) for row in rows),
+        "failed": sum(row.error is not None for row in rows),
+        "screening_seconds": round(seconds, 2),
+        "winner": {"arch": rows[0].arch, "scores": shared.plain(rows[0].mean), "error": rows[0].error},
+        "trained": [vars(item) for item in trained],
+        "train_epochs": given["train_epochs"],
+    }
+
+
+def _write(
+    rows: Sequence[Ranked],
+    trained: Sequence[_Trained],
+    summary: dict[str, Any],
+    evaluator: Evaluator,
+    folder: Path,
+) -> None:
+    from naswot.plots import plot_scores
+
+    names = evaluator.names
+    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        header = [column for name in names for column in (name, f"{name}_spread")]
+        writer.writerow(["arch", *header, "reason", "error"])
+        for row in sorted(rows, key=lambda row: row.arch):
+            cells = [cell for name in names for cell in (row.mean.get(name), row.spread.get(name))]
+            writer.writerow([row.arch, *cells, "; ".join(row.reasons.values()), row.error])
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if "params" in names:
+        marked = [item.arch for item in trained] or [rows[0].arch]
+        title = f"{len(rows)} {evaluator.space.name} cells, untrained"
+        plot_scores(rows, folder / "scores.png", x="params", y=summary["rank_by"], marked=marked, title=title)
+
+
+def _print(rows: Sequence[Ranked], trained: Sequence[_Trained], summary: dict[str, Any], top: int) -> None:
+    from rich.table import Table
+
+    console = shared.console()
+    shown = [name for name in (summary["rank_by"], "params", "flops", "trainable_layers") if name in rows[0].mean]
+    table = Table("", box=None, pad_edge=False)
+    for name in shown:
+        table.add_column(_HEADINGS.get(name, name), justify="right", no_wrap=True)
+    table.add_column("arch", overflow="fold", min_width=30)
+    for rank, row in enumerate(rows[:top], start=1):
+        cells = [_with_spread(row, name) for name in shown] if row.error is None else [""] * len(shown)
+        table.add_row(str(rank), *cells, row.arch if row.error is None else f"{row.arch} failed: {row.error}")
+    console.print(table, "")
+    singular = f", {summary['singular']} with a singular kernel (-inf)" if summary["singular"] else ""
+    failed = f", {summary['failed']} failed (see the table)" if summary["failed"] else ""
+    seconds = summary["screening_seconds"]
+    console.print(f"{len(rows)} architectures in {seconds:.1f} s{singular}{failed}", soft_wrap=True)
+    for item in trained:
+        line = f"  {item.role}: {item.accuracy:.1f} % test accuracy after {summary['train_epochs']} epochs  {item.arch}"
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"{summary['folder']}: table.csv, scores.png, summary.json, results.sqlite", soft_wrap=True)
+
+
+def _with_spread(row: Ranked, name: str) -> str:
+    spread = row.spread.get(name)
+    return shared.number(row.mean[name]) + (f" ±{shared.number(spread)}" if spread else "")

@@ -1,0 +1,231 @@
+"""Scores of the architectures of a space: what is computed, on which batch, from which seeds."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from naswot.errors import NaswotError, OptionError
+from naswot.measuring import Measurement, run_proxies
+from naswot.passes import PassOptions
+from naswot.proxy import Proxy, get_proxy
+from naswot.seeding import derive_seed, seeded, torch_generator
+from naswot.space import SearchSpace
+from naswot.types import Batch, Evaluation, Genotype
+
+_CHUNK = 4  # architectures a worker takes at a time
+
+Job = tuple[Genotype, int]
+"""A genotype and the number of its repeat."""
+
+
+class Images(Protocol):
+    """A source of batches, such as :class:`naswot.data.images.ImageSet`."""
+
+    def batch(self, n: int, *, generator: torch.Generator) -> Batch:
+        """Draw N images from ``generator``."""
+        ...
+
+
+class Store(Protocol):
+    """Where evaluations are kept, such as :class:`naswot.store.ResultStore`."""
+
+    def get(self, arch: str, seed: int, repeat: int = 0) -> Evaluation | None:
+        """The evaluation under that key, if there is one."""
+        ...
+
+    def append(self, evaluation: Evaluation) -> None:
+        """Keep one evaluation."""
+        ...
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Run torch on one thread, so that sums are formed in the same order wherever the block runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def batch_digest(batch: Batch) -> str:
+    """Digest of the images and labels of a batch, to tell in a store which images were scored."""
+    digest = blake2b(digest_size=8)
+    for tensor in [*batch.tensors(), *([] if batch.targets is None else [batch.targets])]:
+        digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores architectures of one space by some proxies; picklable, so that any executor can run it.
+
+    The batch derives from ``(seed, repeat)`` and is shared by all architectures; the initialisation derives from
+    ``(seed, architecture, repeat)``. So neither order nor number of workers changes a number.
+
+    Args:
+        space: the search space.
+        images: where batches are drawn from.
+        proxies: names or proxies with options bound.
+        batch_size: N.
+        seed: the run's seed.
+        device: where models are scored; they are built on the CPU.
+        options: how passes are run.
+        build: keyword options of ``space.build``, such as ``{"width": 8}``.
+        pruned: score the network without branches that reach nothing, once for each class of equal ones.
+    """
+
+    space: SearchSpace
+    images: Images
+    proxies: tuple[str | Proxy, ...] = ("naswot", "params", "flops")
+    batch_size: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    options: PassOptions = field(default_factory=PassOptions)
+    build: Mapping[str, Any] = field(default_factory=dict)
+    pruned: bool = False
+    _batches: dict[int, Batch] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise OptionError(f"expected a batch of at least 1 image, but got batch_size={self.batch_size}")
+        offered = inspect.signature(self.space.build).parameters
+        for option in [*self.build, *(["pruned"] if self.pruned else [])]:
+            if option not in offered:
+                known = ", ".join(list(offered)[1:])
+                raise OptionError(f"space {self.space.name!r} has no build option {option!r}; it offers {known}")
+        self.batch(0)  # an impossible batch is refused before the first architecture
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the proxies, in order."""
+        return tuple(proxy if isinstance(proxy, str) else proxy.name for proxy in self.proxies)
+
+    def batch(self, repeat: int = 0) -> Batch:
+        """The batch of a repeat, drawn from (seed, repeat)."""
+        if repeat not in self._batches:
+            generator = torch_generator(derive_seed(self.seed, "batch", repeat))
+            self._batches[repeat] = self.images.batch(self.batch_size, generator=generator)
+        return self._batches[repeat]
+
+    def model(self, genotype: Genotype, repeat: int = 0) -> nn.Module:
+        """The untrained network of an architecture, initialised from (seed, architecture, repeat)."""
+        scored = self.scored(genotype)
+        build: Callable[..., nn.Module] = self.space.build
+        options = {**self.build, "pruned": True} if self.pruned else self.build
+        with seeded(derive_seed(self.seed, self.space.format(scored), repeat)):
+            return build(scored, **options).to(self.device)
+
+    def scored(self, genotype: Genotype) -> Genotype:
+        """The architecture that is scored in the place of this one: itself, or the one that stands for its class."""
+        return self.space.representative(genotype) if self.pruned else genotype
+
+    def __call__(self, genotype: Genotype, repeat: int = 0) -> Evaluation:
+        """Evaluate one architecture; a failure of the model is kept in ``error``, not raised."""
+        genotype = self.space.check(genotype)
+        start = time.perf_counter()
+        arch = self.space.format(genotype)
+        result: Measurement | None = None
+        error = None
+        built = start
+        try:
+            with single_thread():
+                model = self.model(genotype, repeat)
+                built = time.perf_counter()
+                chosen = [get_proxy(proxy) if isinstance(proxy, str) else proxy for proxy in self.proxies]
+                seed = derive_seed(self.seed, self.space.format(self.scored(genotype)), repeat, "pass")
+                result = run_proxies(model, self.batch(repeat), chosen, seed=seed, options=self.options)
+        except NaswotError as raised:
+            error = f"{type(raised).__name__}: {raised}"
+        seconds = {"build": built - start, "score": time.perf_counter() - built}
+        scores = {} if result is None else result.scores
+        reasons = {} if result is None else result.reasons
+        return Evaluation(genotype, arch, scores, seconds, self.seed, repeat, reasons, error)
+
+    def map(
+        self,
+        genotypes: Iterable[Genotype],
+        *,
+        repeats: int = 1,
+        executor: Executor | None = None,
+        store: Store | None = None,
+    ) -> Iterator[Evaluation]:
+        """Evaluate many architectures, each ``repeats`` times, in the order in which they finish.
+
+        Args:
+            genotypes: the architectures; duplicates are evaluated once.
+            repeats: repetitions with another batch and another initialisation.
+            executor: runs the evaluations, such as that of :func:`naswot.workers.worker_pool`; None: this process.
+            store: known results come from it, new ones go to it at once.
+        """
+        jobs = [(self.space.check(g), repeat) for g in dict.fromkeys(genotypes) for repeat in range(repeats)]
+        waiting: dict[Job, list[Job]] = {}  # the job that is computed -> the jobs it answers
+        for job in jobs:
+            known = None if store is None else store.get(self.space.format(job[0]), self.seed, job[1])
+            if known is not None and (known.error is not None or set(self.names) <= set(known.scores)):
+                yield known
+            else:
+                waiting.setdefault((self.scored(job[0]), job[1]), []).append(job)
+        for done in self._run(list(waiting), executor):
+            for genotype, repeat in waiting[done.genotype, done.repeat]:
+                answer = replace(done, genotype=genotype, arch=self.space.format(genotype))
+                if store is not None:
+                    store.append(answer)
+                yield answer
+
+    def _run(self, jobs: Sequence[Job], executor: Executor | None) -> Iterator[Evaluation]:
+        if executor is None:
+            for genotype, repeat in jobs:
+                yield self(genotype, repeat)
+            return
+        for repeat in {repeat for _, repeat in jobs}:
+            self.batch(repeat)
+        portable = replace(self, images=_AllDrawn())  # workers get the batches, not the whole data set
+        chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+        futures: list[Future[list[Evaluation]]] = [executor.submit(evaluate_chunk, portable, c) for c in chunks]
+        try:
+            for future in as_completed(futures):
+                yield from future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def describe(self) -> dict[str, object]:
+        """Everything that determines the numbers, for a store to compare."""
+        return {
+            "space": self.space.name,
+            "build": dict(self.build),
+            "images": getattr(self.images, "name", type(self.images).__name__),
+            "batch_size": self.batch_size,
+            "batch_digest": batch_digest(self.batch(0)),
+            "seed": self.seed,
+            "taps": self.options.taps,
+            "mode": self.options.mode,
+            "channels_last": self.options.channels_last,
+            "bfloat16": self.options.bfloat16,
+            "pruned": self.pruned,
+        }
+
+
+class _AllDrawn:
+    """Stands for images of which every needed batch is drawn already."""
+
+    def batch(self, n: int, *, generator: torch.Generator) -> Batch:
+        raise AssertionError(f"a batch of {n} was not drawn before the evaluator left for a worker ({generator})")
+
+
+def evaluate_chunk(evaluator: Evaluator, jobs: Sequence[Job]) -> list[Evaluation]:
+    """What a worker runs: some evaluations one after the other."""
+    return [evaluator(genotype, repeat) for genotype, repeat in jobs]

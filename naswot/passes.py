@@ -1,0 +1,373 @@
+"""One model, one batch: the fewest passes that show all proxies what they asked for, and the products they share."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from naswot.activations import ActivationCall, CallReader, FunctionTap, Taps, check_taps, unwatched
+from naswot.data.checks import check_batch
+from naswot.errors import InputError, ModelError, NaswotError, NoActivationError, OptionError, unknown_name
+from naswot.logits import OutputRule, cross_entropy, is_nan, logits_of, tensors_of
+from naswot.mellor import ModuleTap, reached_by_gradient
+from naswot.observers import Activation, Gradient, Module, Observer, Operation, OperationTap, Record, Seen
+from naswot.preserve import Mode, eager, in_mode, is_lazy, made_in_inference_mode, preserve, set_mode
+from naswot.seeding import seeded
+from naswot.types import Batch
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """How a pass is run and read; the defaults are the faithful ones.
+
+    Args:
+        taps: ``"relu"``: piecewise-linear activations; ``"all"``: these and the smooth ones; ``"mellor"``: the
+            authors' reading.
+        mode: ``"train"``, ``"eval"`` or ``"as_is"``, see :func:`naswot.preserve.set_mode`.
+        batch_dim: dimension of the activations that counts the images.
+        output: gives the logits, for models whose result does not show them by the rule of :func:`logits_of`.
+        channels_last: lay images out with the channels innermost (rounding differs, the mathematics does not).
+        bfloat16: run the pass under autocast to bfloat16.
+        stop_after: leave the pass behind that many activation calls.
+        names: follow module names (slower; for tables).
+    """
+
+    taps: Taps = "all"
+    mode: Mode = "train"
+    batch_dim: int = 0
+    output: OutputRule | None = None
+    channels_last: bool = False
+    bfloat16: bool = False
+    stop_after: int | None = None
+    names: bool = False
+
+    def __post_init__(self) -> None:
+        check_taps(self.taps)
+        if self.stop_after is not None and self.stop_after < 1:
+            raise OptionError(f"expected stop_after of at least 1 activation call, but got {self.stop_after}")
+
+
+def options_from(**options: Any) -> PassOptions:
+    """:class:`PassOptions` from keywords.
+
+    Raises:
+        UnknownNameError: with the nearest option, for a keyword that is none.
+    """
+    known = [option.name for option in fields(PassOptions)]
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    return PassOptions(**options)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by its own instructions."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def fast_options(device: torch.device | str) -> dict[str, bool]:
+    """Fields of :class:`PassOptions` that speed a pass up: channels-last, and bfloat16 where the device has it."""
+    return {"channels_last": True, "bfloat16": has_fast_bfloat16(torch.device(device))}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model lives: the device of its first parameter or buffer, else the CPU."""
+    tensor = next(iter([*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+class _StopForward(BaseException):
+    """Raised by the tap to leave a forward pass behind its last wanted activation."""
+
+
+class Passes:
+    """The plan and the products of one model on one batch; a context that leaves no trace.
+
+    Within the context the model is in the chosen mode, the global generators start from ``seed`` and every pass is
+    counted. The plain forward pass is run once and shared, and so is its graph.
+
+    Args:
+        model: any module; comes back as it was.
+        batch: N images; moved to the model's device and floating type.
+        seed: start of the global generators during the passes (hard-wired dropout, lazy parameters).
+        options: how the passes are run.
+    Raises:
+        InputError: if the batch cannot be scored (see :func:`naswot.data.checks.check_batch`).
+        ModelError: if the model raises; the original error is the cause.
+    """
+
+    def __init__(self, model: nn.Module, batch: Batch, *, seed: int = 0, options: PassOptions | None = None) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"expected a model of type torch.nn.Module, but got {type(model).__name__}")
+        self.model = model
+        self.options = options or PassOptions()
+        self.batch = self._placed(check_batch(batch))
+        self.n_forwards = 0
+        self.n_backwards = 0
+        self.untapped: Counter[str] = Counter()
+        self.n_calls = 0
+        self.remarks: list[str] = []
+        self._seed = seed
+        self._stack = ExitStack()
+        self._record = Record([])
+        self._result: Any = None
+        self._with_graph = False
+        self._gradients: dict[str, Tensor] | None = None
+
+    def __enter__(self) -> Passes:
+        with ExitStack() as stack:
+            # inference mode forbids graphs; only a model that was made in it cannot do without
+            stack.enter_context(torch.inference_mode(made_in_inference_mode(self.model)))
+            stack.enter_context(seeded(self._seed))
+            stack.enter_context(eager())
+            if is_lazy(self.model):
+                self._materialise()
+            stack.enter_context(preserve(self.model))
+            set_mode(self.model, self.options.mode)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._result = self._gradients = None
+        self._stack.close()
+
+    # ------------------------------------------------------------------ the shared forward pass
+
+    def observe(self, observers: Collection[Observer], *, graph: bool = False, jacobian: bool = False) -> None:
+        """Run the shared forward pass under the eyes of ``observers``, and the shared backward if they need it.
+
+        Args:
+            observers: equal ones are run once.
+            graph: keep the autograd graph, for the products that differentiate.
+            jacobian: let the graph reach the inputs.
+        """
+        self._record = Record(list(observers))
+        wants_gradient = self._record.of(Gradient)
+        if jacobian:
+            self.batch = self.batch.map(lambda t: t.detach().requires_grad_() if t.is_floating_point() else t)
+        self._with_graph = graph or jacobian or bool(wants_gradient)
+        self._gradients = None
+        self._result = self._forward(self.batch, self._record, graph=self._with_graph)
+        for name, gradient in (self.gradients() if wants_gradient else {}).items():
+            parameter = self.model.get_parameter(name)
+            for observer in wants_gradient:
+                self._record.add(observer, observer.reduce(name, parameter, gradient))
+
+    def seen(self, observe: Mapping[str, Observer]) -> Seen:
+        """Values of some of the observers of the shared pass, by the names under which a proxy declared them."""
+        return {name: self._record.values.get(observer) for name, observer in observe.items()}
+
+    def remark(self, reason: str) -> None:
+        """Say why the score about to be returned is not finite; it is kept beside the score."""
+        self.remarks.append(reason)
+
+    # ------------------------------------------------------------------ products
+
+    def outputs(self) -> Tensor:
+        """Logits of the shared forward pass, (N, K).
+
+        Raises:
+            OutputError: if the model's result shows none; see :func:`logits_of`.
+        """
+        if self._result is None:
+            self.observe(self._record.observers)
+        return logits_of(self._result, self.options.output)
+
+    def loss(self, *, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of the shared pass's logits, () or, with ``reduction="none"``, (N,).
+
+        Raises:
+            InputError: if the batch has no targets.
+        """
+        return cross_entropy(self._graph_outputs(), self._targets(self.batch), reduction)
+
+    def gradients(self) -> Mapping[str, Tensor]:
+        """Gradient of the mean loss by parameter name; parameters that the loss does not reach are left out."""
+        if self._gradients is None:
+            self._gradients = self._differentiate(self.loss())
+        return self._gradients
+
+    def input_jacobian(self) -> Tensor:
+        """Gradient of the sum of all logits with respect to the inputs, (N, C*H*W)."""
+        inputs = [t for t in self.batch.tensors() if t.is_floating_point()]
+        if not inputs:
+            raise InputError("the inputs are integers, so the logits have no gradient with respect to them")
+        if not inputs[0].requires_grad:
+            self.observe(self._record.observers, graph=True, jacobian=True)
+            inputs = [t for t in self.batch.tensors() if t.is_floating_point()]
+        self.n_backwards += 1
+        gradients = torch.autograd.grad(self._graph_outputs().sum(), inputs, retain_graph=True)
+        return torch.cat([g.movedim(self.batch.batch_dim, 0).reshape(self.batch.n, -1) for g in gradients], dim=1)
+
+    def per_sample_gradients(
+        self, *, reading: Literal["coupled", "single", "eval"], of: Literal["loss", "logits"] = "loss"
+    ) -> Mapping[str, Tensor]:
+        """Gradients of each image's loss (or sum of logits) by parameter name, (N, ...) each; N backward passes.
+
+        Args:
+            reading: ``"coupled"``: one forward of the whole batch in the chosen mode, so that BatchNorm ties the images
+                together; ``"single"``: every image alone; ``"eval"``: one forward with running statistics.
+            of: what is differentiated.
+        """
+        if reading not in ("coupled", "single", "eval"):
+            raise OptionError(f"expected reading 'coupled', 'single' or 'eval', but got {reading!r}")
+        rows = [self._differentiate(scalar) for scalar in self._scalars(reading, of)]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0] if all(name in r for r in rows)}
+
+    @contextmanager
+    def scratch(self) -> Iterator[nn.Module]:
+        """A private copy of the model, for proxies that change weights, inputs or modes."""
+        with seeded(self._seed):
+            yield copy.deepcopy(self.model)
+
+    # ------------------------------------------------------------------ inside
+
+    def _forward(self, batch: Batch, record: Record, *, graph: bool = False) -> Any:
+        reader = CallReader(batch.n, self.options.batch_dim, self._listener(record))
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(graph))
+            if self.options.bfloat16:
+                stack.enter_context(torch.autocast(device_of(self.model).type, dtype=torch.bfloat16))
+            if record.of(Operation):
+                stack.enter_context(OperationTap(record))
+            for observer in record.of(Module):
+                self._hook(observer, record, stack)
+            if record.of(Activation):
+                stack.enter_context(self._tap(batch, reader))
+            result = self._called(batch)
+        self.untapped, self.n_calls = reader.untapped, reader.n_calls
+        if record.of(Activation) and reader.n_calls == 0:
+            raise NoActivationError(_nothing_tapped(self.options.taps, reader.untapped))
+        return result
+
+    def _called(self, batch: Batch) -> Any:
+        self.n_forwards += 1
+        try:
+            # a model may begin in place: its first module then writes to a copy, not to the caller's images or a leaf
+            result = batch.map(torch.clone).call(self.model)
+        except NaswotError:
+            raise
+        except _StopForward:
+            return None
+        except Exception as error:
+            given = ", ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in batch.tensors())
+            raise ModelError(
+                f"the model {type(self.model).__name__} raised {type(error).__name__}: {error} (inputs {given})"
+            ) from error
+        if any(is_nan(value) for value in tensors_of(result)):
+            raise InputError(
+                f"the model {type(self.model).__name__} turned finite inputs into NaN outputs; "
+                f"its weights may hold NaN or be too large"
+            )
+        return result
+
+    def _tap(self, batch: Batch, reader: CallReader) -> FunctionTap | ModuleTap:
+        if self.options.taps != "mellor":
+            smooth = self.options.taps == "all"
+            return FunctionTap(self.model, reader, smooth=smooth, names=self.options.names)
+        self.n_backwards += 1
+        reached = reached_by_gradient(self.model, batch, lambda b: logits_of(self._called(b), self.options.output))
+        return ModuleTap(reached, reader)
+
+    def _listener(self, record: Record) -> Callable[[ActivationCall], None]:
+        last = self.options.stop_after
+
+        def listen(call: ActivationCall) -> None:
+            record.activation(call)
+            if last is not None and call.index + 1 >= last:
+                raise _StopForward
+
+        return listen
+
+    def _hook(self, observer: Module, record: Record, stack: ExitStack) -> None:
+        def see(module: nn.Module, inputs: Any, output: Any) -> None:
+            with unwatched():
+                record.add(observer, observer.reduce(module, inputs, output))
+
+        for module in self.model.modules():
+            if isinstance(module, observer.type):
+                stack.callback(module.register_forward_hook(see).remove)
+
+    def _graph_outputs(self) -> Tensor:
+        if self._result is None or not self._with_graph:
+            self.observe(self._record.observers, graph=True)
+        return self.outputs()
+
+    def _differentiate(self, scalar: Tensor) -> dict[str, Tensor]:
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if not named:
+            raise InputError("the model has no trainable parameter, so there is no gradient to take")
+        self.n_backwards += 1
+        gradients = torch.autograd.grad(scalar, list(named.values()), retain_graph=True, allow_unused=True)
+        return {name: g for name, g in zip(named, gradients, strict=True) if g is not None}
+
+    def _scalars(self, reading: str, of: str) -> Iterator[Tensor]:
+        if reading == "single":
+            for i in range(self.batch.n):
+                yield self._scalar_rows(self._image(i), of)[0]
+        elif reading == "eval":
+            with in_mode(self.model, "eval"):
+                rows = self._scalar_rows(self.batch, of)
+            yield from rows
+        else:
+            logits = self._graph_outputs()
+            yield from logits.sum(dim=1) if of == "logits" else self.loss(reduction="none")
+
+    def _scalar_rows(self, batch: Batch, of: str) -> Tensor:
+        logits = logits_of(self._forward(batch, Record([]), graph=True), self.options.output)
+        return logits.sum(dim=1) if of == "logits" else cross_entropy(logits, self._targets(batch), "none")
+
+    def _image(self, i: int) -> Batch:
+        one = self.batch.map(lambda t: t.detach().narrow(self.batch.batch_dim, i, 1))
+        targets = None if self.batch.targets is None else self.batch.targets[i : i + 1]
+        return Batch(one.inputs, targets, self.batch.batch_dim)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        if batch.targets is None:
+            raise InputError("the loss needs labels, but the batch has none; pass Batch(inputs, targets)")
+        return batch.targets
+
+    def _placed(self, batch: Batch) -> Batch:
+        floating = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
+
+        def place(tensor: Tensor) -> Tensor:
+            if tensor.is_meta and not device_of(self.model).type == "meta":
+                raise InputError("the inputs lie on the meta device, which holds no numbers; give them values first")
+            tensor = (tensor.clone() if tensor.is_inference() else tensor).detach().to(device_of(self.model))
+            if tensor.is_floating_point() and floating is not None:
+                tensor = tensor.to(floating)
+            if self.options.channels_last and tensor.dim() == 4:
+                tensor = tensor.contiguous(memory_format=torch.channels_last)
+            return tensor
+
+        with torch.inference_mode(False):  # no inference tensor may enter a graph
+            placed = batch.map(place)
+            targets = None if batch.targets is None else batch.targets.clone().to(device_of(self.model))
+        return Batch(placed.inputs, targets, batch.batch_dim)
+
+    def _materialise(self) -> None:
+        """Give lazy parameters their shape, in evaluation mode so that no statistics move; this stays."""
+        with in_mode(self.model, "eval"):
+            self._forward(self.batch, Record([]))
+
+
+def _nothing_tapped(taps: str, untapped: Mapping[str, int]) -> str:
+    met = ", ".join(f"{name} ({n})" for name, n in sorted(untapped.items()))
+    hint = "use taps='all' for smooth activations; " if taps == "relu" else ""
+    return (
+        f"the forward pass met no activation that taps={taps!r} counts"
+        + (f"; met instead: {met}" if met else "")
+        + f"; {hint}TorchScript and custom autograd functions cannot be looked into"
+    )

@@ -1,0 +1,141 @@
+"""Leave no trace: a model and the global state go back as they came."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from naswot.errors import OptionError
+from naswot.seeding import preserve_random_state
+
+Mode = Literal["train", "eval", "as_is"]
+
+
+@contextmanager
+def preserve(model: nn.Module) -> Iterator[nn.Module]:
+    """Put back, on leaving the block, everything a pass can change in ``model`` and around it.
+
+    Every buffer (running statistics, spectral norm's vectors, caches) with its bits and its identity, the mode of
+    every module, ``requires_grad`` and ``grad`` of every parameter, and the global random states; also when the block
+    raises. Parameters keep their values because no pass of this package writes to them; a proxy that must, works on
+    :meth:`~naswot.passes.Passes.scratch`.
+    """
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    buffers = [_snapshot(module) for module in modules]
+    counted = tuple(b for b in model.buffers() if not b.is_inference())
+    parameters = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    # values come back bit for bit, so a graph that the caller holds may go on trusting the buffers it saved
+    with preserve_random_state(), torch.autograd.grad_mode._unsafe_preserve_version_counter(counted):
+        try:
+            yield model
+        finally:
+            for module, mode, saved in zip(modules, modes, buffers, strict=True):
+                module.training = mode
+                _restore(module, saved)
+            for parameter, requires_grad, grad, value in parameters:
+                if parameter.requires_grad != requires_grad:
+                    parameter.requires_grad_(requires_grad)
+                parameter.grad = grad
+                if grad is not None and value is not None and not torch.equal(grad, value):
+                    grad.copy_(value)
+
+
+_Saved = dict[str, tuple[Tensor, Tensor] | None]
+
+
+def _snapshot(module: nn.Module) -> _Saved:
+    """Name to (the buffer itself, a copy of its value)."""
+    return {name: None if b is None else (b, b.detach().clone()) for name, b in module._buffers.items()}
+
+
+def _restore(module: nn.Module, saved: _Saved) -> None:
+    for name in [name for name in module._buffers.keys() if name not in saved]:  # noqa: SIM118, a ScriptModule's is no dict
+        del module._buffers[name]
+    for name, pair in saved.items():
+        buffer = None
+        if pair is not None:
+            buffer, value = pair
+            _put_back(buffer, value)
+        if not isinstance(module, torch.jit.ScriptModule) and module._buffers.get(name) is not buffer:
+            module._buffers[name] = buffer
+
+
+def _put_back(buffer: Tensor, value: Tensor) -> None:
+    """Write ``value`` into ``buffer``, changed or not: batch norm and ``.data`` change it without a new version."""
+    with torch.inference_mode() if buffer.is_inference() else torch.no_grad():
+        if buffer.shape != value.shape or buffer.dtype != value.dtype:
+            buffer.data = value
+        elif not _is_expanded(buffer):
+            buffer.copy_(value)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Whether several elements share their memory; nobody can write to such a tensor."""
+    if tensor.layout != torch.strided:
+        return False
+    return any(stride == 0 and n > 1 for stride, n in zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def set_mode(model: nn.Module, mode: Mode) -> None:
+    """Choose how the modules behave during a pass.
+
+    Args:
+        model: changed in place; call within :func:`preserve`.
+        mode: ``"train"``: normalisation layers that keep running statistics use those of the batch, everything else
+            (dropout, drop-path, auxiliary heads) behaves as in evaluation; ``"eval"``: everything as in evaluation;
+            ``"as_is"``: as the caller left it, stochastic layers included.
+    Raises:
+        OptionError: for any other word.
+    """
+    if mode not in ("train", "eval", "as_is"):
+        raise OptionError(f"expected mode 'train', 'eval' or 'as_is', but got {mode!r}")
+    if mode == "as_is":
+        return
+    for module in model.modules():
+        module.training = mode == "train" and normalises_by_batch(module)
+
+
+@contextmanager
+def in_mode(model: nn.Module, mode: Mode) -> Iterator[None]:
+    """:func:`set_mode` for the length of a block."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        set_mode(model, mode)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def normalises_by_batch(module: nn.Module) -> bool:
+    """Whether a module normalises by statistics of the batch when training: batch norms and their look-alikes."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) or "running_mean" in module._buffers
+
+
+def is_lazy(model: nn.Module) -> bool:
+    """Whether some parameter or buffer still waits for its shape."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return any(isinstance(t, nn.UninitializedParameter | nn.UninitializedBuffer) for t in tensors)
+
+
+def made_in_inference_mode(model: nn.Module) -> bool:
+    """Whether some parameter or buffer is an inference tensor, which only inference mode may write to."""
+    return not is_lazy(model) and any(t.is_inference() for t in [*model.parameters(), *model.buffers()])
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run what ``torch.compile`` wrapped as the plain Python it was made from, so that taps see it.
+
+    Costs nothing in a process that compiled nothing.
+    """
+    with ExitStack() as stack:
+        if "torch._dynamo.eval_frame" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield

@@ -1,0 +1,131 @@
+"""The proxy: a rule that turns what was seen of an untrained network into one number."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from naswot.errors import OptionError, RegistrationError
+from naswot.observers import Gradient, Observer, Seen
+from naswot.registry import Registry
+
+if TYPE_CHECKING:
+    from naswot.passes import Passes
+
+Need = Literal["forward", "outputs", "gradients", "input_jacobian", "per_sample_gradients", "scratch", "targets"]
+ProxyFunction = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A named rule with what it observes; calling it computes the score from what was seen.
+
+    Args:
+        name: registry name, that of the function.
+        function: ``function(seen, passes, **options) -> ()`` tensor.
+        observe: observers by the name under which ``seen`` gives their values.
+        needs: products of :class:`~naswot.passes.Passes` it asks for.
+        higher_is_better: direction of the raw value.
+        reference: paper, year and arXiv number.
+        version: raised whenever a score changes.
+        options: keyword arguments bound so far.
+    """
+
+    name: str
+    function: ProxyFunction
+    observe: Mapping[str, Observer]
+    needs: tuple[Need, ...]
+    higher_is_better: bool
+    reference: str
+    version: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, seen: Seen, passes: Passes) -> Tensor:
+        """The raw score, a () tensor."""
+        return self.function(seen, passes, **self.options)
+
+    @property
+    def summary(self) -> str:
+        """First line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def needs_forward(self) -> bool:
+        """Whether it looks at the plain forward pass that all proxies share."""
+        return bool(self.observe) or any(need in ("forward", "outputs", "gradients") for need in self.needs)
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether it looks at the loss's gradient, which all proxies share."""
+        return "gradients" in self.needs or any(isinstance(o, Gradient) for o in self.observe.values())
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether it needs labels."""
+        return self.needs_gradients or "targets" in self.needs
+
+    def with_options(self, **options: Any) -> Proxy:
+        """The same proxy with some of its keyword options bound.
+
+        Raises:
+            OptionError: listing the options there are, for one it does not have.
+        """
+        known = list(inspect.signature(self.function).parameters)[2:]
+        for option in options:
+            if option not in known:
+                raise OptionError(f"proxy {self.name!r} has no option {option!r}; it has {known or 'none'}")
+        return dataclasses.replace(self, options={**self.options, **options})
+
+
+proxies: Registry[Proxy] = Registry("proxy", "naswot.proxies", "naswot list proxies")
+
+
+def register_proxy(
+    *,
+    reference: str,
+    observe: Mapping[str, Observer] | None = None,
+    needs: Sequence[Need] = (),
+    higher_is_better: bool = True,
+    version: int = 1,
+) -> Callable[[ProxyFunction], ProxyFunction]:
+    """Decorator that makes a function a proxy under its own name.
+
+    Args:
+        reference: paper, year and arXiv number.
+        observe: observers by name; their values reach the function as ``seen[name]``.
+        needs: products of the passes that the function asks for; the plan follows from them.
+        higher_is_better: direction of the raw value.
+        version: raised whenever a score changes.
+    Raises:
+        RegistrationError: if the name is taken or the function has no docstring.
+    """
+
+    def decorate(function: ProxyFunction) -> ProxyFunction:
+        name = function.__name__
+        if not inspect.getdoc(function):
+            raise RegistrationError(f"proxy {name!r} has no docstring; its first line is what lists show")
+        entry = Proxy(name, function, dict(observe or {}), tuple(needs), higher_is_better, reference, version)
+        proxies.register(name, entry)
+        return function
+
+    return decorate
+
+
+def get_proxy(name: str, **options: Any) -> Proxy:
+    """The proxy of that name, with options bound.
+
+    Example:
+        >>> get_proxy("params").higher_is_better
+        True
+    """
+    return proxies.get(name).with_options(**options)
+
+
+def list_proxies(pattern: str = "*", *, without: Sequence[str] = ()) -> list[str]:
+    """Names of the installed proxies that match a shell-style pattern."""
+    return proxies.names(pattern, without=without)

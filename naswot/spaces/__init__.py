@@ -1,0 +1,1 @@
+"""Search spaces, one file each; found through the entry-point group ``naswot.spaces``."""
