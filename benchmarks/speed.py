@@ -89,7 +89,9 @@ def main() -> None:
             row["peak_memory"] = round(memory, 3)
             rows.append(row)
             print(row, flush=True)
-    write("speed", rows + summary(rows), pairs=given.pairs, batch=given.batch_size, size="32 x 32", unit="forward passes")
+    write(
+        "speed", rows + summary(rows), pairs=given.pairs, batch=given.batch_size, size="32 x 32", unit="forward passes"
+    )
 
 
 def summary(rows: list[dict]) -> list[dict]:
@@ -98,7 +100,9 @@ def summary(rows: list[dict]) -> list[dict]:
     for threads in sorted({row["threads"] for row in rows}):
         mine = [row for row in rows if row["threads"] == threads]
         for name, choose in (("median", median), ("min", min), ("max", max)):
-            figures = {key: round(choose([row[key] for row in mine]), 3) for key in mine[0] if key not in ("threads", "arch")}
+            figures = {
+                key: round(choose([row[key] for row in mine]), 3) for key in mine[0] if key not in ("threads", "arch")
+            }
             found.append({"threads": threads, "arch": f"{name} of {len(mine)} cells", **figures})
     return found
 

@@ -48,7 +48,23 @@ _HOMES = {
     "Batch": "types",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Batch",
+    "PassOptions",
+    "Passes",
+    "agreement_kernel",
+    "binary_codes",
+    "explain",
+    "get_proxy",
+    "get_space",
+    "hamming_kernel",
+    "list_proxies",
+    "list_spaces",
+    "log_determinant",
+    "measure",
+    "register_proxy",
+    "score",
+]
 __version__ = "0.1.0"
 
 

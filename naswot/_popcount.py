@@ -49,28 +49,45 @@ def pack(values: Any, lower: Any, upper: Any, words: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
+def _remaining(words: Any, d: int, kernel: Any, i: int, start: int) -> None:
+    """Columns ``start`` to i - 1 of one row of the kernel."""
+    for j in range(start, i):
+        count = np.uint64(0)
+        for k in range(words.shape[1]):
+            count += _population_count(words[i, k] ^ words[j, k])  # type: ignore[call-arg]
+        kernel[i, j] = d - np.int64(count)
+
+
+@njit(nogil=True, cache=True)
 def agreement(words: Any, d: int, kernel: Any) -> None:
     """Write D - d_H(c_i, c_j) of packed codes, (N, W) uint64, into the kernel, (N, N) float64."""
     n, w = words.shape
+    for i in range(0, n - 1, 2):  # blocks of two rows by four columns: six loads serve eight counts
+        j = 0
+        while j + 4 <= i:
+            a0, a1, a2, a3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+            b0, b1, b2, b3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+            for k in range(w):
+                a, b = words[i, k], words[i + 1, k]
+                c0, c1, c2, c3 = words[j, k], words[j + 1, k], words[j + 2, k], words[j + 3, k]
+                a0 += _population_count(a ^ c0)  # type: ignore[call-arg]
+                a1 += _population_count(a ^ c1)
+                a2 += _population_count(a ^ c2)
+                a3 += _population_count(a ^ c3)
+                b0 += _population_count(b ^ c0)
+                b1 += _population_count(b ^ c1)
+                b2 += _population_count(b ^ c2)
+                b3 += _population_count(b ^ c3)
+            kernel[i, j], kernel[i, j + 1] = d - np.int64(a0), d - np.int64(a1)
+            kernel[i, j + 2], kernel[i, j + 3] = d - np.int64(a2), d - np.int64(a3)
+            kernel[i + 1, j], kernel[i + 1, j + 1] = d - np.int64(b0), d - np.int64(b1)
+            kernel[i + 1, j + 2], kernel[i + 1, j + 3] = d - np.int64(b2), d - np.int64(b3)
+            j += 4
+        _remaining(words, d, kernel, i, j)
+        _remaining(words, d, kernel, i + 1, j)
+    if n % 2:
+        _remaining(words, d, kernel, n - 1, 0)
     for i in range(n):
         kernel[i, i] = d
-        j = 0
-        while j + 4 <= i:  # four columns share each load of row i
-            s0, s1, s2, s3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
-            for k in range(w):
-                word = words[i, k]
-                s0 += _population_count(word ^ words[j, k])  # type: ignore[call-arg]
-                s1 += _population_count(word ^ words[j + 1, k])
-                s2 += _population_count(word ^ words[j + 2, k])
-                s3 += _population_count(word ^ words[j + 3, k])
-            kernel[i, j], kernel[i, j + 1] = d - np.int64(s0), d - np.int64(s1)
-            kernel[i, j + 2], kernel[i, j + 3] = d - np.int64(s2), d - np.int64(s3)
-            j += 4
-        while j < i:
-            s0 = np.uint64(0)
-            for k in range(w):
-                s0 += _population_count(words[i, k] ^ words[j, k])  # type: ignore[call-arg]
-            kernel[i, j] = d - np.int64(s0)
-            j += 1
         for j in range(i):
             kernel[j, i] = kernel[i, j]

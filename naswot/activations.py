@@ -353,7 +353,7 @@ class FunctionTap(TorchFunctionMode):
         self._inside -= 1
 
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, args: self._path.append(name)  # noqa: ARG005
+        return lambda module, args: self._path.append(name)
 
     def _leaving(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
         self._path.pop()

@@ -171,15 +171,15 @@ class Evaluator:
             store: known results come from it, new ones go to it at once.
         """
         jobs = [(self.space.check(g), repeat) for g in dict.fromkeys(genotypes) for repeat in range(repeats)]
-        waiting: dict[Job, list[Job]] = {}  # the job that is computed -> the jobs it answers
+        waiting: dict[Job, list[Genotype]] = {}  # the job that is computed -> the genotypes it answers
         for job in jobs:
             known = None if store is None else store.get(self.space.format(job[0]), self.seed, job[1])
             if known is not None and (known.error is not None or set(self.names) <= set(known.scores)):
                 yield known
             else:
-                waiting.setdefault((self.scored(job[0]), job[1]), []).append(job)
+                waiting.setdefault((self.scored(job[0]), job[1]), []).append(job[0])
         for done in self._run(list(waiting), executor):
-            for genotype, repeat in waiting[done.genotype, done.repeat]:
+            for genotype in waiting[done.genotype, done.repeat]:
                 answer = replace(done, genotype=genotype, arch=self.space.format(genotype))
                 if store is not None:
                     store.append(answer)
@@ -190,7 +190,7 @@ class Evaluator:
             for genotype, repeat in jobs:
                 yield self(genotype, repeat)
             return
-        for repeat in {repeat for _, repeat in jobs}:
+        for repeat in sorted({job[1] for job in jobs}):
             self.batch(repeat)
         portable = replace(self, images=_AllDrawn())  # workers get the batches, not the whole data set
         chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]

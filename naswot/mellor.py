@@ -45,7 +45,7 @@ class _Outputs:
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG002
         if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(lambda gradient: self.reached.add(module))  # noqa: ARG005
+            output.register_hook(lambda gradient: self.reached.add(module))
 
 
 def reached_by_gradient(model: nn.Module, batch: Batch, run: Callable[[Batch], Tensor]) -> dict[nn.Module, str]:

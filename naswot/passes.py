@@ -330,9 +330,9 @@ class Passes:
         return logits.sum(dim=1) if of == "logits" else cross_entropy(logits, self._targets(batch), "none")
 
     def _image(self, i: int) -> Batch:
-        one = self.batch.map(lambda t: t.detach().narrow(self.batch.batch_dim, i, 1))
-        targets = None if self.batch.targets is None else self.batch.targets[i : i + 1]
-        return Batch(one.inputs, targets, self.batch.batch_dim)
+        dim, targets = self.batch.batch_dim, self.batch.targets
+        one = Batch(self.batch.inputs, batch_dim=dim).map(lambda t: t.detach().narrow(dim, i, 1))
+        return Batch(one.inputs, None if targets is None else targets[i : i + 1], dim)
 
     def _targets(self, batch: Batch) -> Tensor:
         if batch.targets is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class RegistryName(click.ParamType):
+class RegistryName(click.ParamType):  # type: ignore[type-arg]
     """A name out of a registry, for tab completion; whether it exists is the registry's to say."""
 
     name = "name"

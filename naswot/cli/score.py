@@ -75,7 +75,9 @@ def _print(model: str, details: ScoreDetails, layers: bool) -> None:
         for layer in details.layers:
             table.add_row(layer.module, layer.function, f"{layer.n_units:,}")
         console.print(table, "")
-    console.print(f"{model}: {details.n_images} images, {details.n_units:,} units", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{model}: {details.n_images} images, {details.n_units:,} units", highlight=False, markup=False, soft_wrap=True
+    )
     shown = f"{details.log_det:.4f}" if math.isfinite(details.log_det) else f"-inf ({details.reason})"
     console.print(f"  score      log|K_H|       {shown}")
     console.print(f"  size       N log N_A      {details.size_term:.4f}")

@@ -115,7 +115,8 @@ def _prepared(given: dict[str, Any]) -> tuple[ImageSet, Evaluator]:
         click.echo(f"note: {note}", err=True)
     build = {"n_classes": images.n_classes, "in_channels": images.shape[0], **shared.key_values(given["build"])}
     device = shared.checked_device(given["device"])
-    options = PassOptions(taps=given["taps"], mode=given["mode"], **(fast_options(device) if given["fast"] else {}))
+    speed: dict[str, Any] = fast_options(device) if given["fast"] else {}
+    options = PassOptions(taps=given["taps"], mode=given["mode"], **speed)
     proxies = tuple(name.strip() for name in given["proxies"].split(",") if name.strip())
     evaluator = Evaluator(
         get_space(given["space"]),

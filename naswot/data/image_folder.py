@@ -112,6 +112,6 @@ def _centre_square(picture: Image, size: int) -> Image:
 
     width, height = picture.size
     scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    width, height = round(width * scale), round(height * scale)
     left, top = (width - size) // 2, (height - size) // 2
     return picture.resize((width, height), Resampling.BILINEAR).crop((left, top, left + size, top + size))

@@ -72,7 +72,7 @@ def train_briefly(
             for chosen in torch.randperm(len(labels), generator=order)[: steps * batch_size].split(batch_size):
                 loss = F.cross_entropy(logits_of(model(images[chosen])), labels[chosen])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 5.0)
                 optimizer.step()
                 schedule.step()

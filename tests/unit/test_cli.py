@@ -11,7 +11,7 @@ import pytest
 
 from naswot.cli import main
 
-MODELS = '''
+MODELS = """
 import torch
 from torch import nn
 
@@ -36,7 +36,7 @@ def text():
     return "not a model"
 
 ready = small()
-'''
+"""
 SMALL_SEARCH = "search --size 8 -N 8 --build width=4 --build n_cells=1 --workers 1".split()
 
 
@@ -130,7 +130,11 @@ def test_rank_orders_models_and_keeps_the_failures(run, models, tmp_path):
 
 
 def test_rank_by_library_name(run):
-    names = ["pytorchcv:resnet20_cifar10", "hf:bert_missing", "nasbench201:|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"]
+    names = [
+        "pytorchcv:resnet20_cifar10",
+        "hf:bert_missing",
+        "nasbench201:|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+    ]
     code, out, _ = run("rank", *names, "--size", 32, "-N", 4, "--json")
     assert code == 0
     rows = {row["model"]: row for row in json.loads(out)}
@@ -167,7 +171,13 @@ def test_errors_are_one_line_with_exit_code_1(run, models, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     "words",
-    [["serach"], ["search", "--number", "0"], ["score"], ["search", "--device", "warp"], ["search", "--build", "width"]],
+    [
+        ["serach"],
+        ["search", "--number", "0"],
+        ["score"],
+        ["search", "--device", "warp"],
+        ["search", "--build", "width"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(run, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
