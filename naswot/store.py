@@ -67,7 +67,7 @@ class ResultStore:
             is bound to its options: opening it with others is refused. None is allowed with ``read_only``.
         environment: provenance of this session, added to ``environments()`` unless ``read_only`` and never compared;
             by default ``describe_environment()``.
-        read_only: change nothing; works in a read-only folder too.
+        read_only: leave the file as it is; works in a read-only folder too.
         busy_timeout: seconds to wait while another process writes.
     Raises:
         StoreError: if the file is no store, damaged, locked, not writable or made with other options.

@@ -52,7 +52,7 @@ def get_data(
         DataError: if files are missing or damaged.
     Example:
         >>> get_data("digits", split="test").shape
-        (3, 32, 32)
+        (3, 16, 16)
     """
     loader = data_sets.get(name)
     if split not in ("train", "test"):

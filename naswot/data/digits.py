@@ -30,7 +30,7 @@ def digits(
     Args:
         root: not needed.
         split: ``"train"`` or ``"test"``.
-        size: height and width, bilinear from 8 x 8; None gives 32.
+        size: height and width, bilinear from 8 x 8; None gives 16.
         channels: 3 repeats the grey value, so that networks for colour images take it; or 1.
     Raises:
         OptionError: if ``channels`` is neither 1 nor 3.
@@ -40,7 +40,7 @@ def digits(
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    images = resize(torch.from_numpy(raw.images / 16.0).float().unsqueeze(1), size or 32)
+    images = resize(torch.from_numpy(raw.images / 16.0).float().unsqueeze(1), size or 16)
     labels = torch.from_numpy(raw.target).to(torch.int64)
     is_test = _test_part(labels)
     train = images[~is_test].double()

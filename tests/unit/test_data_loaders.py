@@ -97,7 +97,7 @@ def test_misspelt_names_and_options_are_explained():
 def test_digits_are_normalised_by_their_training_part():
     train, test = get_data("digits"), get_data("digits", split="test")
     assert (len(train), len(test)) == (1438, 359)
-    assert train.shape == test.shape == (3, 32, 32)
+    assert train.shape == test.shape == (3, 16, 16)
     images, _ = train.tensors()
     assert images.mean().abs() < 1e-5  # float32 sums over 4.4 million pixels
     assert (images.std() - 1).abs() < 1e-5

@@ -83,6 +83,18 @@ def test_special_values_one_by_one(dtype, backend):
     assert kernel.tolist() == [[10.0, sum(bits)], [sum(bits), 10.0]]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threshold", [0.1, 0.2, 0.3, -0.1, -0.7])
+def test_values_equal_to_the_threshold_in_their_own_type_are_not_above(threshold, dtype, backend):
+    """0.1 in float32 is more than 0.1, yet ``threshold(x, 0.1, 0)`` drops it (half types it compares in float32)."""
+    values = torch.full((2, 3), threshold, dtype=torch.float64).to(dtype)
+    values[1] = 10
+    if dtype in (torch.float32, torch.float64):
+        assert torch.nn.functional.threshold(values[:1], threshold, 0.0).eq(0).all()
+    assert agreement_kernel(values, threshold, backend=backend).tolist() == [[3.0, 0.0], [0.0, 3.0]]
+
+
 def test_a_kernel_worked_out_on_paper():
     # codes 101, 110, 101: the first and third agree on 3 bits, the second agrees with both on 1
     values = torch.tensor([[1.0, -1.0, 2.0], [1.0, 1.0, -2.0], [3.0, 0.0, 1.0]])

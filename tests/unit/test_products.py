@@ -40,18 +40,11 @@ class Counting(nn.Module):
         return self.inner(x)
 
 
-def total(seen, passes):
-    return seen["g"]
+def squares(name, parameter, gradient):
+    return gradient.double().square().sum()
 
 
-GRADIENT = Proxy(
-    "gradient",
-    total,
-    {"g": Gradient(lambda name, parameter, gradient: gradient.double().square().sum())},
-    (),
-    True,
-    "test",
-)
+GRADIENT = Proxy("gradient", lambda seen, passes: seen["g"], {"g": Gradient(squares)}, (), True, "test")
 
 
 def is_close(first, second):

@@ -522,6 +522,18 @@ def test_the_store_of_schema_1_still_loads(tmp_path):
         assert len(store) == len(made.EVALUATIONS) + 1
 
 
+def test_another_layout_needs_another_schema_number(path, tmp_path):
+    opened(path).close()
+    assert store_module.SCHEMA == 1, "compare with the newest file in tests/data, and keep the test above for this one"
+    shutil.copy(DATA / "store_schema1.sqlite", tmp_path / "old.sqlite")
+    layouts = []
+    for file in (path, tmp_path / "old.sqlite"):
+        connection = sqlite3.connect(file)
+        layouts.append(connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall())
+        connection.close()
+    assert layouts[0] == layouts[1]
+
+
 # --- other processes, threads and disks ---------------------------------------------------------------------------
 
 
