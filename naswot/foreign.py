@@ -13,6 +13,9 @@ from torch import nn
 from torch.utils import checkpoint as _checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
+OPAQUE = ("ScriptModule", "autograd.Function")
+"""Beginnings of the names under which code is counted that no tap can look into."""
+
 _lock = threading.Lock()
 _listeners: list[tuple[int, Callable[[str], None]]] = []
 _original: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,16 @@ from torch import Tensor, nn
 
 from naswot.activations import ActivationCall, CallReader, FunctionTap, Taps, check_taps, unwatched
 from naswot.data.checks import check_batch
-from naswot.errors import InputError, ModelError, NaswotError, NoActivationError, OptionError, unknown_name
+from naswot.errors import (
+    InputError,
+    ModelError,
+    NaswotError,
+    NoActivationError,
+    OptionError,
+    UntappedWarning,
+    unknown_name,
+)
+from naswot.foreign import OPAQUE
 from naswot.logits import OutputRule, cross_entropy, is_nan, logits_of, tensors_of
 from naswot.mellor import ModuleTap, reached_by_gradient
 from naswot.observers import Activation, Gradient, Module, Observer, Operation, OperationTap, Record, Seen
@@ -248,6 +258,11 @@ class Passes:
                 stack.enter_context(self._tap(batch, reader))
             result = self._called(batch)
         self.untapped, self.n_calls = reader.untapped, reader.n_calls
+        opaque = [name for name in reader.untapped if name.startswith(OPAQUE)]
+        if opaque:
+            warnings.warn(
+                f"activations inside these are not counted: {', '.join(opaque)}", UntappedWarning, stacklevel=3
+            )
         if record.of(Activation) and reader.n_calls == 0:
             raise NoActivationError(_nothing_tapped(self.options.taps, reader.untapped))
         return result

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from naswot.run import Ranked
     from naswot.store import ResultStore
 
-_DEFAULT_PROXIES = "naswot,naswot_size,naswot_diversity,params,flops,trainable_layers"
+DEFAULT_PROXIES = "naswot,naswot_size,naswot_diversity,params,flops,trainable_layers"
 
 _HEADINGS = {"naswot": "score", "flops": "MACs", "trainable_layers": "layers"}
 
@@ -45,7 +45,7 @@ class _Trained:
 @click.option(
     "--number", "-n", default=100, show_default=True, type=click.IntRange(min=1), help="Architectures to score."
 )
-@click.option("--proxies", default=_DEFAULT_PROXIES, type=shared.RegistryName("proxies"), help="Comma-separated.")
+@click.option("--proxies", default=DEFAULT_PROXIES, type=shared.RegistryName("proxies"), help="Comma-separated.")
 @click.option("--rank-by", help="The score that decides; by default the first of --proxies.")
 @click.option(
     "--repeats", default=1, show_default=True, type=click.IntRange(min=1), help="Batches and initialisations."

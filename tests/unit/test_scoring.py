@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,15 @@ from reference.tiny import CellNetwork, images, mlp, plain_convnet, set_weights,
 from torch import nn
 
 import naswot
-from naswot.errors import InputError, ModelError, NaswotError, NoActivationError, ShapeError, UnknownNameError
+from naswot.errors import (
+    InputError,
+    ModelError,
+    NaswotError,
+    NoActivationError,
+    ShapeError,
+    UnknownNameError,
+    UntappedWarning,
+)
 from naswot.kernels import log_determinant
 from naswot.types import Batch
 
@@ -406,3 +415,14 @@ def test_reasons_come_with_the_measurement():
     assert result.reasons == {"naswot": "all 6 images have the same code"}
     assert result.scores["params"] == 289
     assert result.seconds > 0
+
+
+def test_opaque_code_warns_once_by_a_category_of_its_own():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.jit.script(torch.nn.Sequential(torch.nn.Linear(4, 4)))
+    )
+    with pytest.warns(UntappedWarning, match="ScriptModule"):
+        naswot.score(model, torch.randn(2, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        naswot.score(model[:2], torch.randn(2, 4))
