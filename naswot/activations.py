@@ -163,8 +163,6 @@ class ActivationCall:
         """Pre-activations, (N, D), in the order in which they lie in memory: no copy for dense tensors."""
         values = self.preactivation.movedim(self.batch_dim, 0)
         order = sorted(range(1, values.dim()), key=lambda d: -values.stride()[d])
-        if values.shape[0] != self.n:  # N x windows rows, image by image: the rows must stay together
-            return values.reshape(self.n, -1)
         return values.permute(0, *order).reshape(self.n, -1)
 
     def ordered_units(self) -> Tensor:

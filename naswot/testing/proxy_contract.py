@@ -123,9 +123,10 @@ class ProxyContract:
         assert len(scores) == 1
 
     def test_company_does_not_matter(self, proxy: Proxy) -> None:
-        """Shared passes give every proxy what it gets alone."""
+        """Shared passes give every proxy what it gets alone, also beside one that draws from the global generators."""
         alone = self.measure(proxy).scores[proxy.name]
-        company = [get_proxy(name) for name in list_proxies(without=[proxy.name])]
+        greedy = Proxy("greedy", lambda seen, passes: torch.rand(()), {}, (), True, "draws what others may rely on")
+        company = [greedy, *(get_proxy(name) for name in list_proxies(without=[proxy.name]))]
         for chosen in ([*company, proxy], [proxy, *company]):
             assert run_proxies(small_network(), small_batch(), chosen).scores[proxy.name] == alone
 

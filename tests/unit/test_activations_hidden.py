@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,10 +12,15 @@ from reference.tiny import wave
 from torch import nn
 
 import naswot
-from naswot.errors import NoActivationError
+from naswot.errors import NoActivationError, UntappedWarning
 from naswot.observers import Activation
 from naswot.passes import Passes
 from naswot.types import Batch
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::naswot.errors.UntappedWarning", "ignore:.*torch.jit:DeprecationWarning"
+)
+
 
 # --- what no tap sees ------------------------------------------------------------------------------------------------
 
@@ -47,6 +54,21 @@ def test_a_dispatch_mode_does_not_show_the_tap_more_than_there_is():
     alone = naswot.score(model, VALUES)
     assert naswot.explain(model, VALUES).log_det == alone
     assert naswot.measure(model, VALUES, ["naswot", "flops"])["naswot"] == alone
+
+
+def test_code_that_cannot_be_looked_into_is_warned_of():
+    script = torch.jit.script(nn.Sequential(nn.Linear(D, 4), nn.ReLU()))
+    with pytest.warns(UntappedWarning, match=r"activations inside these are not counted: ScriptModule"):
+        naswot.score(nn.Sequential(script, nn.Linear(4, 3), nn.ReLU()), VALUES)
+    with pytest.warns(UntappedWarning, match="autograd.Function Doubled"):
+        naswot.score(Call(lambda x: F.relu(Doubled.apply(x))), VALUES)
+
+
+def test_what_is_looked_into_gives_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        naswot.score(Call(lambda x: torch.tanh(F.relu(x)) * torch.sigmoid(x)), VALUES)
+        naswot.explain(nn.Sequential(Swish(), nn.GELU()), VALUES)
 
 
 def test_fused_kernels_are_reported():
