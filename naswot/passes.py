@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from itertools import chain
 from types import TracebackType
 from typing import Any, Literal
 
@@ -92,7 +93,7 @@ def fast_options(device: torch.device | str) -> dict[str, bool]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model lives: the device of its first parameter or buffer, else the CPU."""
-    tensor = next(iter([*model.parameters(), *model.buffers()]), None)
+    tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 

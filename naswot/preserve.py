@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -28,20 +29,24 @@ def preserve(model: nn.Module) -> Iterator[nn.Module]:
     modules = list(model.modules())
     modes = [module.training for module in modules]
     buffers = [_snapshot(module) for module in modules]
-    counted = tuple(b for b in model.buffers() if not b.is_inference())
-    parameters = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    counted = tuple(pair[0] for saved in buffers for pair in saved.values() if pair and not pair[0].is_inference())
+    own = dict.fromkeys(p for module in modules for p in module._parameters.values() if p is not None)
+    parameters = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in own]
     # values come back bit for bit, so a graph that the caller holds may go on trusting the buffers it saved
     with preserve_random_state(), torch.autograd.grad_mode._unsafe_preserve_version_counter(counted):
         try:
             yield model
         finally:
             for module, mode, saved in zip(modules, modes, buffers, strict=True):
-                module.training = mode
-                _restore(module, saved)
+                if module.training != mode:
+                    module.training = mode
+                _reinstate(module, saved)
+            _write_back([pair for saved in buffers for pair in saved.values() if pair is not None])
             for parameter, requires_grad, grad, value in parameters:
                 if parameter.requires_grad != requires_grad:
                     parameter.requires_grad_(requires_grad)
-                parameter.grad = grad
+                if parameter.grad is not grad:
+                    parameter.grad = grad
                 if grad is not None and value is not None and not torch.equal(grad, value):
                     grad.copy_(value)
 
@@ -54,30 +59,37 @@ def _snapshot(module: nn.Module) -> _Saved:
     return {name: None if b is None else (b, b.detach().clone()) for name, b in module._buffers.items()}
 
 
-def _restore(module: nn.Module, saved: _Saved) -> None:
-    for name in [name for name in module._buffers.keys() if name not in saved]:  # noqa: SIM118, a ScriptModule's is no dict
+def _reinstate(module: nn.Module, saved: _Saved) -> None:
+    """Give the module the very buffers it had."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return  # its buffers cannot be exchanged, neither by the model
+    for name in [name for name in module._buffers if name not in saved]:
         del module._buffers[name]
     for name, pair in saved.items():
-        buffer = None
-        if pair is not None:
-            buffer, value = pair
-            _put_back(buffer, value)
-        if not isinstance(module, torch.jit.ScriptModule) and module._buffers.get(name) is not buffer:
+        buffer = None if pair is None else pair[0]
+        if name not in module._buffers or module._buffers[name] is not buffer:
             module._buffers[name] = buffer
 
 
-def _put_back(buffer: Tensor, value: Tensor) -> None:
-    """Write ``value`` into ``buffer``, changed or not: batch norm and ``.data`` change it without a new version."""
-    with torch.inference_mode() if buffer.is_inference() else torch.no_grad():
-        if buffer.shape != value.shape or buffer.dtype != value.dtype:
+def _write_back(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Write each value into its buffer, changed or not: batch norm and ``.data`` change it without a new version."""
+    plain = []
+    for buffer, value in pairs:
+        if buffer.is_inference():
+            with torch.inference_mode():
+                buffer.copy_(value)
+        elif buffer.shape != value.shape or buffer.dtype != value.dtype:
             buffer.data = value
         elif not _is_expanded(buffer):
-            buffer.copy_(value)
+            plain.append((buffer, value))
+    if plain:
+        with torch.no_grad():
+            torch._foreach_copy_([buffer for buffer, _ in plain], [value for _, value in plain])
 
 
 def _is_expanded(tensor: Tensor) -> bool:
     """Whether several elements share their memory; nobody can write to such a tensor."""
-    if tensor.layout != torch.strided:
+    if tensor.layout != torch.strided or tensor.is_contiguous():
         return False
     return any(stride == 0 and n > 1 for stride, n in zip(tensor.stride(), tensor.shape, strict=True))
 
@@ -98,7 +110,9 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
     if mode == "as_is":
         return
     for module in model.modules():
-        module.training = mode == "train" and normalises_by_batch(module)
+        training = mode == "train" and normalises_by_batch(module)
+        if module.training != training:
+            module.training = training
 
 
 @contextmanager
@@ -120,13 +134,22 @@ def normalises_by_batch(module: nn.Module) -> bool:
 
 def is_lazy(model: nn.Module) -> bool:
     """Whether some parameter or buffer still waits for its shape."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return any(isinstance(t, nn.UninitializedParameter | nn.UninitializedBuffer) for t in tensors)
+    return any(_is_uninitialised(t) for t in _tensors(model))
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers of all modules, shared ones as often as they occur."""
+    for module in model.modules():
+        yield from (t for t in chain(module._parameters.values(), module._buffers.values()) if t is not None)
+
+
+def _is_uninitialised(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer)
 
 
 def made_in_inference_mode(model: nn.Module) -> bool:
     """Whether some parameter or buffer is an inference tensor, which only inference mode may write to."""
-    return not is_lazy(model) and any(t.is_inference() for t in [*model.parameters(), *model.buffers()])
+    return any(not _is_uninitialised(t) and t.is_inference() for t in _tensors(model))
 
 
 @contextmanager

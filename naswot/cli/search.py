@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,23 +19,19 @@ import click
 from naswot.cli import _options as shared
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from rich.progress import Progress
 
     from naswot.data.images import ImageSet
     from naswot.evaluate import Evaluator
     from naswot.run import Ranked
     from naswot.store import ResultStore
+    from naswot.training.compare import Trained
 
 DEFAULT_PROXIES = "naswot,naswot_size,naswot_diversity,params,flops,trainable_layers"
 
 _HEADINGS = {"naswot": "score", "flops": "MACs", "trainable_layers": "layers"}
-
-
-@dataclass(frozen=True)
-class _Trained:
-    role: str
-    arch: str
-    accuracy: float
 
 
 @click.command()
@@ -56,7 +52,7 @@ class _Trained:
 @click.option("--build", multiple=True, metavar="KEY=VALUE", help="Option of the space, such as width=8.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; by default one for each core, on a GPU one.")
 @click.option(
-    "--train-epochs", default=5, show_default=True, type=click.IntRange(min=0), help="Of the winner and a random one."
+    "--train-epochs", default=6, show_default=True, type=click.IntRange(min=0), help="Of the winner and a random one."
 )
 @click.option(
     "--out", type=click.Path(file_okay=False), help="Run folder; by default one under runs/ named by the options."
@@ -75,19 +71,18 @@ def command(**given: Any) -> None:
       naswot search -n 1000 --data cifar10 --data-root ~/data --batch-size 128 --train-epochs 0
       naswot search -n 200 --repeats 3 --pruned --build width=8 --build n_cells=3
     """
-    from naswot.run import sample_distinct
-    from naswot.workers import available_cores
+    from naswot.workers import available_cores, worker_pool
 
     images, evaluator = _prepared(given)
     folder = Path(given["out"] or Path("runs") / _folder_name(evaluator))
     workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
-    genotypes = sample_distinct(evaluator.space, given["number"], seed=given["seed"])
     start = time.perf_counter()
     with _store(folder, evaluator) as store, _progress(given["as_json"]) as progress:
         try:
-            rows = _screened(evaluator, genotypes, given, workers, store, progress)
-            screened = time.perf_counter() - start
-            trained = _trained(rows, images, evaluator, given, store, progress)
+            with worker_pool(workers) as executor:
+                rows = _screened(evaluator, given, executor, store, progress)
+                screened = time.perf_counter() - start
+                trained = _compared(rows, images, evaluator, given, executor, store, progress)
         except KeyboardInterrupt:
             progress.stop()
             click.echo(
@@ -162,18 +157,12 @@ def _progress(quiet: bool) -> Iterator[Progress]:
 
 
 def _screened(
-    evaluator: Evaluator,
-    genotypes: Sequence[tuple[int, ...]],
-    given: dict[str, Any],
-    workers: int,
-    store: ResultStore,
-    progress: Progress,
+    evaluator: Evaluator, given: dict[str, Any], executor: Executor | None, store: ResultStore, progress: Progress
 ) -> list[Ranked]:
-    from naswot.run import screen
-    from naswot.workers import worker_pool
+    from naswot.run import sample_distinct, screen
 
-    repeats = given["repeats"]
-    bar = progress.add_task("scoring", total=len(genotypes) * repeats, rate="")
+    genotypes = sample_distinct(evaluator.space, given["number"], seed=given["seed"])
+    bar = progress.add_task("scoring", total=len(genotypes) * given["repeats"], rate="")
     start = time.perf_counter()
 
     def advance(_: object) -> None:
@@ -181,62 +170,49 @@ def _screened(
         done = progress.tasks[bar].completed
         progress.update(bar, rate=f"{done / (time.perf_counter() - start):.1f}/s")
 
-    with worker_pool(workers) as executor:
-        return screen(
-            evaluator,
-            genotypes,
-            rank_by=given["rank_by"],
-            repeats=repeats,
-            executor=executor,
-            store=store,
-            on_result=advance,
-        )
+    return screen(
+        evaluator,
+        genotypes,
+        rank_by=given["rank_by"],
+        repeats=given["repeats"],
+        executor=executor,
+        store=store,
+        on_result=advance,
+    )
 
 
-def _trained(
+def _compared(
     rows: Sequence[Ranked],
     images: ImageSet,
     evaluator: Evaluator,
     given: dict[str, Any],
+    executor: Executor | None,
     store: ResultStore,
     progress: Progress,
-) -> list[_Trained]:
-    """Accuracy of the winner and of one random other cell after a few epochs; known ones come from the store."""
+) -> list[Trained]:
     from naswot.data import get_data
-    from naswot.run import pick_contender
-    from naswot.training.brief import train_briefly
-    from naswot.types import Evaluation
+    from naswot.training.compare import compare_by_training
 
-    epochs, seed = given["train_epochs"], given["seed"]
-    contender = pick_contender(rows, seed=seed)
-    if epochs == 0 or contender is None or images.labels is None:
+    epochs = given["train_epochs"]
+    if epochs == 0:
         return []
     held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
-    trained = []
-    for role, row in (("winner", rows[0]), ("random", contender)):
-        name = f"trained_accuracy_{epochs}_epochs"
-        known = store.get(row.arch, seed)
-        if known is None or name not in known.scores:
-            batch = 64
-            bar = progress.add_task(f"training the {role}", total=epochs * max(1, len(images) // batch), rate="")
-            result = train_briefly(
-                evaluator.model(row.genotype),
-                images,
-                held_out,
-                epochs=epochs,
-                batch_size=batch,
-                seed=seed,
-                on_step=lambda bar=bar: progress.advance(bar),  # type: ignore[misc]
-            )
-            known = Evaluation(row.genotype, row.arch, {name: result.accuracy}, {"train": result.seconds}, seed)
-            store.append(known)
-        trained.append(_Trained(role, row.arch, known.scores[name]))
-    return trained
+    bar = progress.add_task(f"training two for {epochs} epochs", total=2, rate="")
+    return compare_by_training(
+        evaluator,
+        rows,
+        images,
+        held_out,
+        epochs=epochs,
+        executor=executor,
+        store=store,
+        on_done=lambda: progress.advance(bar),
+    )
 
 
 def _summary(
     rows: Sequence[Ranked],
-    trained: Sequence[_Trained],
+    trained: Sequence[Trained],
     evaluator: Evaluator,
     given: dict[str, Any],
     folder: Path,
@@ -252,14 +228,14 @@ def _summary(
         "failed": sum(row.error is not None for row in rows),
         "screening_seconds": round(seconds, 2),
         "winner": {"arch": rows[0].arch, "scores": shared.plain(rows[0].mean), "error": rows[0].error},
-        "trained": [vars(item) for item in trained],
+        "trained": [dataclasses.asdict(item) for item in trained],
         "train_epochs": given["train_epochs"],
     }
 
 
 def _write(
     rows: Sequence[Ranked],
-    trained: Sequence[_Trained],
+    trained: Sequence[Trained],
     summary: dict[str, Any],
     evaluator: Evaluator,
     folder: Path,
@@ -281,7 +257,7 @@ def _write(
         plot_scores(rows, folder / "scores.png", x="params", y=summary["rank_by"], marked=marked, title=title)
 
 
-def _print(rows: Sequence[Ranked], trained: Sequence[_Trained], summary: dict[str, Any], top: int) -> None:
+def _print(rows: Sequence[Ranked], trained: Sequence[Trained], summary: dict[str, Any], top: int) -> None:
     from rich.table import Table
 
     console = shared.console()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +41,6 @@ def train_briefly(
     batch_size: int = 64,
     learning_rate: float = 0.05,
     seed: int = 0,
-    on_step: Callable[[], None] = lambda: None,
 ) -> BriefTraining:
     """Train ``model`` in place by SGD (Nesterov 0.9, weight decay 5e-4, one cosine) and test it once at the end.
 
@@ -54,7 +52,6 @@ def train_briefly(
         batch_size: N; a last smaller batch is left out unless it is the only one.
         learning_rate: at the start.
         seed: order of the images and everything random in the model.
-        on_step: called after every training step, for a progress bar.
     """
     start = time.perf_counter()
     device = next(model.parameters()).device
@@ -77,7 +74,6 @@ def train_briefly(
                 optimizer.step()
                 schedule.step()
                 loss_sum += loss.item()
-                on_step()
         correct = accuracy(model, held_out)
     return BriefTraining(correct, loss_sum / steps, epochs, time.perf_counter() - start)
 

@@ -265,7 +265,7 @@ def test_seeding_does_not_reach_devices_that_are_not_in_use(monkeypatch):
     assert torch.equal(first, torch.rand(2, generator=torch.Generator().manual_seed(3)))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::naswot.errors.UntappedWarning")
 def test_scripted_module_inside():
     script = torch.jit.script(nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.ReLU()))
     model = nn.Sequential(script, nn.ReLU())
