@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from naswot.activations import ActivationCall
+from naswot.activations import ActivationCall, Taps
 from naswot.kernels import LogDeterminant, agreement_kernel, codes, log_determinant, n_duplicate_codes
 from naswot.observers import Activation, Seen
 from naswot.passes import Passes, PassOptions, device_of, fast_options, options_from
+from naswot.preserve import Mode
 from naswot.proxy import register_proxy
 from naswot.types import Batch, ModelInputs, to_batch
 
@@ -128,7 +129,16 @@ def pass_options(model: nn.Module, *, fast: bool = False, **options: Any) -> Pas
     return options_from(**options)
 
 
-def score(model: nn.Module, inputs: Batch | ModelInputs, *, seed: int = 0, fast: bool = False, **options: Any) -> float:
+def score(
+    model: nn.Module,
+    inputs: Batch | ModelInputs,
+    *,
+    seed: int = 0,
+    taps: Taps = "all",
+    mode: Mode = "train",
+    fast: bool = False,
+    **options: Any,
+) -> float:
     r"""NASWOT score of an untrained model: log|K_H| in nats.
 
     .. math:: s = \log |\det K_H|, \quad K_H[i, j] = N_A - d_H(c_i, c_j)
@@ -141,9 +151,12 @@ def score(model: nn.Module, inputs: Batch | ModelInputs, *, seed: int = 0, fast:
         inputs: N images (N, C, H, W) float, token ids (N, T), a tuple or mapping of tensors, or a :class:`Batch`; moved
             to the model's device and floating type. Scores of different N do not compare.
         seed: start of the global generators during the pass.
+        taps: which activations count: ``"relu"``: piecewise-linear; ``"all"``: these and smooth; ``"mellor"``: the
+            authors' reading.
+        mode: ``"train"``: batch statistics, stochastic layers off; ``"eval"``; ``"as_is"``.
         fast: channels-last, and bfloat16 where the device has it: about twice as fast, rounded differently.
-        options: fields of :class:`PassOptions`: ``taps="all"``, ``mode="train"``, ``batch_dim=0``, ``output=None``,
-            ``stop_after=None``.
+        options: other fields of :class:`PassOptions`: ``batch_dim=0``, ``output=None``, ``stop_after=None``,
+            ``channels_last=False``, ``bfloat16=False``.
     Returns:
         Nats; higher is better; -inf when the kernel is singular (:func:`explain` says why).
     Raises:
@@ -161,26 +174,40 @@ def score(model: nn.Module, inputs: Batch | ModelInputs, *, seed: int = 0, fast:
         >>> round(score(model, images), 6) == round(math.log(8 * 8 - 6 * 6), 6)
         True
     """
-    kernel = hamming_kernel(model, inputs, seed=seed, fast=fast, **options)
+    kernel = hamming_kernel(model, inputs, seed=seed, taps=taps, mode=mode, fast=fast, **options)
     return log_determinant(kernel).value
 
 
 def hamming_kernel(
-    model: nn.Module, inputs: Batch | ModelInputs, *, seed: int = 0, fast: bool = False, **options: Any
+    model: nn.Module,
+    inputs: Batch | ModelInputs,
+    *,
+    seed: int = 0,
+    taps: Taps = "all",
+    mode: Mode = "train",
+    fast: bool = False,
+    **options: Any,
 ) -> Tensor:
     """Kernel of agreeing code bits of an untrained model; arguments as for :func:`score`.
 
     Returns:
         (N, N) float64, symmetric, integer-valued, N_A on the diagonal, on the model's device.
     """
-    with _open(model, inputs, seed, fast, options) as passes:
+    with _open(model, inputs, seed, fast, {"taps": taps, "mode": mode, **options}) as passes:
         passes.observe([AGREEMENT])
         kernel: Tensor = passes.seen({"agreement": AGREEMENT})["agreement"]
         return kernel
 
 
 def binary_codes(
-    model: nn.Module, inputs: Batch | ModelInputs, *, seed: int = 0, fast: bool = False, **options: Any
+    model: nn.Module,
+    inputs: Batch | ModelInputs,
+    *,
+    seed: int = 0,
+    taps: Taps = "all",
+    mode: Mode = "train",
+    fast: bool = False,
+    **options: Any,
 ) -> Tensor:
     """Binary codes of the images; arguments as for :func:`score`. Memory grows with N x N_A.
 
@@ -188,17 +215,24 @@ def binary_codes(
         (N, N_A) bool; activation calls in order, units of each in row-major order.
     """
     observer = Activation(_codes_of)
-    with _open(model, inputs, seed, fast, options) as passes:
+    with _open(model, inputs, seed, fast, {"taps": taps, "mode": mode, **options}) as passes:
         passes.observe([observer])
         return torch.cat(passes.seen({"codes": observer})["codes"], dim=1)
 
 
 def explain(
-    model: nn.Module, inputs: Batch | ModelInputs, *, seed: int = 0, fast: bool = False, **options: Any
+    model: nn.Module,
+    inputs: Batch | ModelInputs,
+    *,
+    seed: int = 0,
+    taps: Taps = "all",
+    mode: Mode = "train",
+    fast: bool = False,
+    **options: Any,
 ) -> ScoreDetails:
     """The score split into its size and diversity terms, with units per layer; arguments as for :func:`score`."""
     layers = Activation(_layer_of)
-    with _open(model, inputs, seed, fast, {**options, "names": True}) as passes:
+    with _open(model, inputs, seed, fast, {"taps": taps, "mode": mode, **options, "names": True}) as passes:
         passes.observe([AGREEMENT, layers])
         seen = passes.seen({"agreement": AGREEMENT, "layers": layers})
         untapped = dict(sorted(passes.untapped.items()))

@@ -12,6 +12,8 @@ import click
 from naswot.cli import _options as shared
 
 if TYPE_CHECKING:
+    from naswot.activations import Taps
+    from naswot.preserve import Mode
     from naswot.scoring import ScoreDetails
 
 
@@ -28,8 +30,8 @@ def command(
     size: int | None,
     batch_size: int,
     seed: int,
-    taps: str,
-    mode: str,
+    taps: Taps,
+    mode: Mode,
     fast: bool,
     device: str,
     layers: bool,
