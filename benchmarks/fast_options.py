@@ -21,7 +21,7 @@ from naswot.evaluate import Evaluator
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=150)
+    parser.add_argument("-n", type=int, default=100)
     n = parser.parse_args().n
     torch.set_num_threads(1)
     table = nb201_table("nb201_accuracy.parquet")

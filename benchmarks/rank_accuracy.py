@@ -7,16 +7,22 @@ Run: NASWOT_DATA=... python benchmarks/rank_accuracy.py
 from __future__ import annotations
 
 import argparse
-import time
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from common import DATASETS, cifar10, draw, nb201_table, write
+from common import DATASETS, cifar10, nb201_table, write
 from scipy.stats import kendalltau
 
 import naswot
 from naswot.evaluate import Evaluator
-from naswot.run import screen
+from naswot.run import sample_distinct, screen
+from naswot.store import ResultStore
 from naswot.workers import available_cores, worker_pool
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROXIES = ("naswot", "naswot_size", "naswot_diversity", "params", "flops", "trainable_layers")
 
@@ -33,37 +39,48 @@ def tau_with_interval(x: np.ndarray, y: np.ndarray, resamples: int = 1000) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
-    n = parser.parse_args().n
-    table = nb201_table("nb201_accuracy.parquet")
-    chosen = table.iloc[draw(n, len(table), seed=1)]
+    parser.add_argument("--store", help="run folder of `naswot search -n N --data cifar10 --batch-size 128`")
+    given = parser.parse_args()
     space = naswot.get_space("nasbench201")
+    chosen = sample_distinct(space, given.n, seed=0)
+    table = nb201_table("nb201_accuracy.parquet").set_index("genotype").loc[chosen]
     rows = []
     for pruned in (False, True):
-        evaluator = Evaluator(space, cifar10(), PROXIES, batch_size=64, pruned=pruned)
-        start = time.perf_counter()
-        with worker_pool(available_cores()) as executor:
-            scored = {row.genotype: row for row in screen(evaluator, list(chosen["genotype"]), executor=executor)}
-        seconds = time.perf_counter() - start
-        networks = len({evaluator.scored(g) for g in chosen["genotype"]})
+        build = {"n_classes": 10, "in_channels": 3}
+        evaluator = Evaluator(space, cifar10(), PROXIES, batch_size=128, pruned=pruned, build=build)
+        known = given.store if given.store and not pruned else tempfile.mkdtemp()
+        with (
+            ResultStore(Path(known) / "results.sqlite", options=evaluator.describe()) as store,
+            worker_pool(available_cores()) as executor,
+        ):
+            scored = {row.genotype: row for row in screen(evaluator, chosen, executor=executor, store=store)}
+        networks = len({evaluator.scored(g) for g in chosen})
+        seconds = sum({evaluator.scored(g): scored[g].seconds for g in chosen}.values())
         for proxy in PROXIES:
-            score = np.array([scored[g].mean[proxy] for g in chosen["genotype"]])
-            row = {"network": "pruned" if pruned else "as published", "proxy": proxy}
-            row |= {"networks_scored": networks, "seconds": round(seconds, 1), "finite": int(np.isfinite(score).sum())}
-            for name, prefix in DATASETS.items():
-                accuracy = chosen[f"{prefix}_test_e200_mean"].to_numpy()
-                finite = np.isfinite(score)
-                row[f"{name} tau finite"] = round(float(kendalltau(score[finite], accuracy[finite]).statistic), 4)
-                tau, low, high = tau_with_interval(score, accuracy)
-                row |= {f"{name} tau": round(tau, 4), f"{name} low": round(low, 4), f"{name} high": round(high, 4)}
-            rows.append(row)
+            score = np.array([scored[g].mean[proxy] for g in chosen])
+            row = {"network": "pruned" if pruned else "as published", "proxy": proxy, "networks_scored": networks}
+            row |= {"worker_seconds": round(seconds, 1), "finite": int(np.isfinite(score).sum())}
+            rows.append(row | agreement(score, table))
     write(
         "rank_accuracy",
         rows,
-        cells=n,
-        batch="64 CIFAR-10 training images, one initialisation, seed 0",
+        cells=given.n,
+        batch="128 CIFAR-10 training images, one initialisation, seed 0",
         accuracy="test accuracy after 200 epochs, mean over available seeds",
         ties="tau-b; `tau` ranks -inf worst (tied among themselves), `tau finite` leaves it out; 95 % bootstrap",
     )
+
+
+def agreement(score: np.ndarray, table: pd.DataFrame) -> dict[str, float]:
+    """Tau with each data set's accuracy: over finite rows, and with -inf ranked worst with its interval."""
+    row = {}
+    finite = np.isfinite(score)
+    for name, prefix in DATASETS.items():
+        accuracy = table[f"{prefix}_test_e200_mean"].to_numpy()
+        row[f"{name} tau finite"] = round(float(kendalltau(score[finite], accuracy[finite]).statistic), 4)
+        tau, low, high = tau_with_interval(score, accuracy)
+        row |= {f"{name} tau": round(tau, 4), f"{name} low": round(low, 4), f"{name} high": round(high, 4)}
+    return row
 
 
 if __name__ == "__main__":

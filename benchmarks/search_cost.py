@@ -56,7 +56,8 @@ def share_not_forward(evaluator: Evaluator, cells: int) -> tuple[float, float, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
-    parser.add_argument("--cells", type=int, default=40)
+    parser.add_argument("--cells", type=int, default=20)
+    parser.add_argument("--out", help="keep the run folder of the first search, for rank_accuracy.py --store")
     given = parser.parse_args()
     space = naswot.get_space("nasbench201")
     proxies = tuple(DEFAULT_PROXIES.split(","))
@@ -65,7 +66,8 @@ def main() -> None:
         ("cifar10 32 x 32", cifar10(), 32, 128, given.n),
         ("digits default", get_data("digits"), 16, 64, 100),
     ):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = given.out if given.out and number == given.n else scratch
             words = ["search", "-n", str(number), "--data", name.split(" ")[0], "--batch-size", str(batch_size)]
             words += ["--train-epochs", "0", "--json", "--out", folder]
             start = time.perf_counter()

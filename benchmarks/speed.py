@@ -36,7 +36,7 @@ def plain_forward(model: torch.nn.Module, images: torch.Tensor) -> Contender:
 
 def paired(floor: Contender, others: dict[str, Contender], pairs: int) -> dict[str, tuple[float, float]]:
     """Median ratio to the floor of each contender, by CPU and by wall-clock time, over alternating pairs."""
-    for warm_up in (floor, *others.values()) * 2:
+    for warm_up in (floor, *others.values()):
         warm_up()
     ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
     for _ in range(pairs):
@@ -60,7 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--authors-pairs", type=int, default=5)
+    parser.add_argument("--fast-pairs", type=int, default=7)
+    parser.add_argument("--authors-pairs", type=int, default=3)
     parser.add_argument("--cells", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=128)
     given = parser.parse_args()
@@ -74,18 +75,17 @@ def main() -> None:
             with preserve(model):
                 set_mode(model, "train")
                 floor = plain_forward(model, images)
-                ours = {
-                    "score": lambda model=model: naswot.score(model, images),
-                    "channels_last": lambda model=model: naswot.score(model, images, channels_last=True),
-                    "fast": lambda model=model: naswot.score(model, images, fast=True),
-                }
-                result = paired(floor, ours, given.pairs)
+                ours = {"score": lambda model=model: naswot.score(model, images)}
+                fast = {"fast": lambda model=model: naswot.score(model, images, fast=True)}
                 theirs = {"authors": lambda model=model: authors_score(model.train(), images)}
-                result |= paired(floor, theirs, given.authors_pairs)
+                result = paired(floor, ours, given.pairs)
+                result |= paired(floor, fast, given.fast_pairs) | paired(floor, theirs, given.authors_pairs)
                 memory = peak_bytes(ours["score"]) / peak_bytes(floor)
             row = {"threads": threads, "arch": space.format(genotype), "forward_ms": round(1e3 * timed(floor)[1], 1)}
             row |= {f"{name}_cpu": round(cpu, 3) for name, (cpu, _) in result.items()}
             row |= {f"{name}_wall": round(wall, 3) for name, (_, wall) in result.items()}
+            row["authors_to_score"] = round(result["authors"][0] / result["score"][0], 3)
+            row["authors_to_fast"] = round(result["authors"][0] / result["fast"][0], 3)
             row["peak_memory"] = round(memory, 3)
             rows.append(row)
             print(row, flush=True)

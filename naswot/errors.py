@@ -67,6 +67,10 @@ class StoreSchemaError(StoreError):
     """A result store written under another schema number."""
 
 
+class WorkerError(NaswotError, RuntimeError):
+    """A worker process died before it could answer."""
+
+
 class NaswotWarning(UserWarning):
     """Category of every warning of this package, so that one filter silences them."""
 

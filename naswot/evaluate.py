@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from naswot.errors import NaswotError, OptionError
+from naswot.errors import NaswotError, OptionError, WorkerError
 from naswot.measuring import Measurement, run_proxies
 from naswot.passes import PassOptions
 from naswot.proxy import Proxy, get_proxy
@@ -198,6 +198,11 @@ class Evaluator:
         try:
             for future in as_completed(futures):
                 yield from future.result()
+        except BrokenExecutor as error:
+            raise WorkerError(
+                "a worker process died, perhaps for want of memory; what was finished is kept: run again, with fewer "
+                f"--workers or a smaller --batch-size if it repeats ({error})"
+            ) from error
         finally:
             for future in futures:
                 future.cancel()

@@ -18,7 +18,7 @@ import torch
 
 import naswot
 from naswot.data import get_data
-from naswot.errors import InputError, OptionError
+from naswot.errors import InputError, OptionError, WorkerError
 from naswot.evaluate import Evaluator, batch_digest
 from naswot.run import pick_contender, sample_distinct, screen, summarise
 from naswot.store import ResultStore
@@ -259,3 +259,13 @@ def wait_until_begun(process, path):
                 pass
         time.sleep(0.02)
     return pytest.fail(f"no result before the run ended: {process.poll()}")
+
+
+def die(*_):
+    os._exit(9)
+
+
+def test_a_worker_that_dies_is_explained(monkeypatch):
+    monkeypatch.setattr("naswot.evaluate.evaluate_chunk", die)
+    with worker_pool(2) as executor, pytest.raises(WorkerError, match="a worker process died"):
+        screen(make(), sample_distinct(SPACE, 3), executor=executor)
