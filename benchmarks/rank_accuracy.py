@@ -17,8 +17,10 @@ from scipy.stats import kendalltau
 
 import naswot
 from naswot.evaluate import Evaluator
-from naswot.run import sample_distinct, screen
+from naswot.run import Ranked, sample_distinct, screen
+from naswot.space import SearchSpace
 from naswot.store import ResultStore
+from naswot.types import Genotype
 from naswot.workers import available_cores, worker_pool
 
 if TYPE_CHECKING:
@@ -40,35 +42,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--store", help="run folder of `naswot search -n N --data cifar10 --batch-size 128`")
+    parser.add_argument("--pruned-n", type=int, default=300, help="score that many of them pruned as well")
     given = parser.parse_args()
     space = naswot.get_space("nasbench201")
-    chosen = sample_distinct(space, given.n, seed=0)
-    table = nb201_table("nb201_accuracy.parquet").set_index("genotype").loc[chosen]
+    cells = sample_distinct(space, given.n, seed=0)
+    table = nb201_table("nb201_accuracy.parquet")
+    position = {genotype: row for row, genotype in enumerate(table["genotype"])}
     rows = []
-    for pruned in (False, True):
-        build = {"n_classes": 10, "in_channels": 3}
-        evaluator = Evaluator(space, cifar10(), PROXIES, batch_size=128, pruned=pruned, build=build)
-        known = given.store if given.store and not pruned else tempfile.mkdtemp()
-        with (
-            ResultStore(Path(known) / "results.sqlite", options=evaluator.describe()) as store,
-            worker_pool(available_cores()) as executor,
-        ):
-            scored = {row.genotype: row for row in screen(evaluator, chosen, executor=executor, store=store)}
-        networks = len({evaluator.scored(g) for g in chosen})
-        seconds = sum({evaluator.scored(g): scored[g].seconds for g in chosen}.values())
+    known: dict[bool, dict[Genotype, Ranked]] = {}
+    for pruned, chosen in ((False, cells), (False, cells[: given.pruned_n]), (True, cells[: given.pruned_n])):
+        if pruned not in known:
+            known[pruned] = scored(space, chosen, pruned, None if pruned else given.store)
+        networks = {space.representative(g) if pruned else g: g for g in chosen}  # what is scored -> one it stands for
+        seconds = sum(known[pruned][g].seconds for g in networks.values())
+        accuracy = table.iloc[[position[g] for g in chosen]]
         for proxy in PROXIES:
-            score = np.array([scored[g].mean[proxy] for g in chosen])
-            row = {"network": "pruned" if pruned else "as published", "proxy": proxy, "networks_scored": networks}
-            row |= {"worker_seconds": round(seconds, 1), "finite": int(np.isfinite(score).sum())}
-            rows.append(row | agreement(score, table))
+            score = np.array([known[pruned][g].mean[proxy] for g in chosen])
+            row = {"network": "pruned" if pruned else "as published", "proxy": proxy, "cells": len(chosen)}
+            row |= {"networks_scored": len(networks), "worker_seconds": round(seconds, 1)}
+            rows.append(row | {"finite": int(np.isfinite(score).sum())} | agreement(score, accuracy))
     write(
         "rank_accuracy",
         rows,
-        cells=given.n,
         batch="128 CIFAR-10 training images, one initialisation, seed 0",
         accuracy="test accuracy after 200 epochs, mean over available seeds",
         ties="tau-b; `tau` ranks -inf worst (tied among themselves), `tau finite` leaves it out; 95 % bootstrap",
     )
+
+
+def scored(space: SearchSpace, chosen: list[Genotype], pruned: bool, folder: str | None) -> dict[Genotype, Ranked]:
+    """Scores of the cells, from the store of a run folder where they are known."""
+    build = {"n_classes": 10, "in_channels": 3}
+    evaluator = Evaluator(space, cifar10(), PROXIES, batch_size=128, pruned=pruned, build=build)
+    path = Path(folder or tempfile.mkdtemp()) / "results.sqlite"
+    with ResultStore(path, options=evaluator.describe()) as store, worker_pool(available_cores()) as executor:
+        return {row.genotype: row for row in screen(evaluator, chosen, executor=executor, store=store)}
 
 
 def agreement(score: np.ndarray, table: pd.DataFrame) -> dict[str, float]:

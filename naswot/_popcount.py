@@ -49,6 +49,29 @@ def pack(values: Any, lower: Any, upper: Any, words: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
+def pack_relu(values: Any, lower: Any, upper: Any, floor: Any, words: Any, output: Any) -> None:
+    """As :func:`pack`, writing in the same sweep the values, or zero where at most ``floor``, into ``output``."""
+    n, d = values.shape
+    whole = d // _WORD
+    zero = values.dtype.type(0)
+    for i in range(n):
+        for w in range(whole):
+            word = np.uint64(0)
+            for b in range(_WORD):
+                value = values[i, w * _WORD + b]
+                output[i, w * _WORD + b] = zero if value <= floor else value
+                word |= np.uint64((value > lower) & (value <= upper)) << np.uint64(b)
+            words[i, w] = word
+        if whole < words.shape[1]:
+            word = np.uint64(0)
+            for k in range(whole * _WORD, d):
+                value = values[i, k]
+                output[i, k] = zero if value <= floor else value
+                word |= np.uint64((value > lower) & (value <= upper)) << np.uint64(k - whole * _WORD)
+            words[i, whole] = word
+
+
+@njit(nogil=True, cache=True)
 def _remaining(words: Any, d: int, kernel: Any, i: int, start: int) -> None:
     """Columns ``start`` to i - 1 of one row of the kernel."""
     for j in range(start, i):

@@ -10,26 +10,22 @@ stands in for one of them), the value of ``threshold``, the minimum of ``hardtan
 
 from __future__ import annotations
 
-import functools
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from naswot.errors import OptionError, ShapeError
+from naswot.calls import CallReader, Function
+from naswot.errors import OptionError
 from naswot.foreign import HiddenActivations, custom_functions_to, outermost_scripts
 
-T = TypeVar("T")
 Taps = Literal["relu", "all", "mellor"]
-Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,7 @@ def _table() -> tuple[dict[Function, Rule], dict[Function, str]]:
 
 
 _RULES, _NOT_TAPPED = _table()
+_PLAIN_RELU = frozenset([F.relu, torch.relu, Tensor.relu, torch.ops.aten.relu, torch.ops.aten.relu.default])
 _OF_TWO = {torch.max: "maximum", Tensor.max: "maximum", torch.min: "minimum", Tensor.min: "minimum"}
 """Reductions that are non-linearities where they are given a second tensor."""
 
@@ -126,133 +123,6 @@ def _untapped_name(func: Function, args: tuple[Any, ...], kwargs: Mapping[str, A
         second = args[1] if len(args) > 1 else kwargs.get("other")
         return _OF_TWO[func] if isinstance(second, Tensor) else None
     return _NOT_TAPPED.get(func)
-
-
-@dataclass(eq=False)
-class ActivationCall:
-    """One call of an activation, as an observer meets it, before the call runs.
-
-    Args:
-        preactivation: what the activation reads; its dimension ``batch_dim`` holds N images (or N x windows, image by
-            image).
-        function: name of the activation, such as ``"relu"``.
-        threshold: the bit of a unit is set above this value.
-        n: number of images N.
-        batch_dim: dimension of ``preactivation`` that counts the images.
-        index: number of the call within the pass, from 0.
-        module: dotted name of the module that made the call, where names are followed; else None.
-        run: computes the activation of a tensor.
-    """
-
-    preactivation: Tensor
-    function: str
-    threshold: float
-    n: int
-    batch_dim: int
-    index: int
-    module: str | None
-    run: Callable[[Tensor], Tensor]
-    _shared: dict[object, object] = field(default_factory=dict, repr=False)
-
-    @property
-    def n_units(self) -> int:
-        """Number of units D of the call, per image."""
-        return self.preactivation.numel() // self.n
-
-    def units(self) -> Tensor:
-        """Pre-activations, (N, D), in the order in which they lie in memory: no copy for dense tensors."""
-        values = self.preactivation.movedim(self.batch_dim, 0)
-        order = sorted(range(1, values.dim()), key=lambda d: -values.stride()[d])
-        return values.permute(0, *order).reshape(self.n, -1)
-
-    def ordered_units(self) -> Tensor:
-        """Pre-activations, (N, D), units in row-major order of their dimensions."""
-        return self.preactivation.movedim(self.batch_dim, 0).reshape(self.n, -1)
-
-    def activated(self) -> Tensor:
-        """What the activation makes of its input; computed anew, the input stays as it is."""
-        return self.run(self.preactivation.clone())
-
-    def once(self, compute: Callable[[ActivationCall], T]) -> T:
-        """``compute(self)``, worked out once for all calls that read the very same tensor.
-
-        ``compute`` must depend on nothing but ``units()``, ``threshold`` and ``n``.
-        """
-        if compute not in self._shared:
-            self._shared[compute] = compute(self)
-        return cast("T", self._shared[compute])
-
-
-Listener = Callable[[ActivationCall], None]
-
-
-@contextmanager
-def unwatched() -> Iterator[None]:
-    """Compute unseen by every tap and without a graph: what an observer works out is no part of the model."""
-    with torch.no_grad(), torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-        yield
-
-
-class CallReader:
-    """Turns a tensor about to be activated into an :class:`ActivationCall` and hands it to the listener.
-
-    Keeps, for every pre-activation still alive, what ``once`` worked out. The tensor is recognised by a weak reference
-    and its version counter (addresses are reused, in-place changes keep the object).
-    """
-
-    def __init__(self, n: int, batch_dim: int, listener: Listener) -> None:
-        self.untapped: Counter[str] = Counter()
-        self.n_calls = 0
-        self._n, self._batch_dim, self._listener = n, batch_dim, listener
-        self._alive: dict[int, tuple[weakref.ref[Tensor], int, dict[float, dict[object, object]]]] = {}
-
-    def read(self, tensor: Tensor, function: str, threshold: float, module: str | None, run: Function) -> None:
-        """Hand one pre-activation to the listener; tensors without images are counted as untapped."""
-        if not tensor.is_floating_point() or tensor.dim() == 0 or tensor.numel() == 0:
-            return
-        if tensor.shape[0] == 1 and self._n > 1 and self._n not in tensor.shape:
-            self.untapped[f"{function} (independent of the images)"] += 1
-            return
-        self._check_shape(tensor, function)
-        call = ActivationCall(
-            tensor,
-            function,
-            threshold,
-            self._n,
-            self._batch_dim,
-            self.n_calls,
-            module,
-            run,
-            self._memo(tensor, threshold),
-        )
-        self.n_calls += 1
-        with unwatched():
-            self._listener(call)
-
-    def _check_shape(self, tensor: Tensor, function: str) -> None:
-        shape, n, dim = tuple(tensor.shape), self._n, self._batch_dim
-        fits = dim < len(shape) and shape[dim] > 0 and shape[dim] % n == 0
-        doubtful = dim == 0 and fits and shape[0] != n and len(shape) > 2 and shape[1] == n
-        if fits and not doubtful:
-            return
-        which = "could be that of" if doubtful else "does not count"
-        raise ShapeError(
-            f"the input of {function} has shape {shape}, whose dimension {dim} {which} the {n} images; "
-            f"pass batch_dim= to say which dimension of the activations does (1 for sequence-first (T, N, C) models)"
-        )
-
-    def _memo(self, tensor: Tensor, threshold: float) -> dict[object, object]:
-        if tensor.is_inference():  # has no version counter
-            return {}
-        key = id(tensor)
-        known = self._alive.get(key)
-        if known is None or known[0]() is not tensor or known[1] != tensor._version:
-            reference = weakref.ref(tensor, functools.partial(self._forget, key))
-            known = self._alive[key] = (reference, tensor._version, {})
-        return known[2].setdefault(threshold, {})
-
-    def _forget(self, key: int, _: object) -> None:
-        self._alive.pop(key, None)
 
 
 class FunctionTap(TorchFunctionMode):
@@ -316,7 +186,9 @@ class FunctionTap(TorchFunctionMode):
         if threshold is None or (rule.smooth and not self._smooth):
             self._reader.untapped[rule.name] += 1
         else:
-            self._read(func, rule.name, threshold, args, kwargs)
+            result = self._read(func, rule.name, threshold, args, kwargs)
+            if result is not None:
+                return result
         self._inside += 1
         try:
             return func(*args, **kwargs)
@@ -325,12 +197,20 @@ class FunctionTap(TorchFunctionMode):
 
     def _read(
         self, func: Function, name: str, threshold: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
+    ) -> Tensor | None:
         rest = {key: value for key, value in kwargs.items() if key not in ("input", "self", "out")}
         tensor = args[0] if args else kwargs.get("input", kwargs.get("self"))
-        if isinstance(tensor, Tensor):
-            module = self._path[-1] if self._path else None
-            self._reader.read(tensor, name, threshold, module, lambda value: func(value, *args[1:], **rest))
+        if not isinstance(tensor, Tensor):
+            return None
+        in_place = any(args[1:]) or bool(kwargs.get("inplace"))
+        return self._reader.read(
+            tensor,
+            name,
+            threshold,
+            self._path[-1] if self._path else None,
+            lambda value: func(value, *args[1:], **rest),
+            is_plain_relu=func in _PLAIN_RELU and not in_place and not torch.is_grad_enabled(),
+        )
 
     def _count_custom(self, name: str) -> None:
         if not self._inside:

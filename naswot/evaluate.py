@@ -18,7 +18,7 @@ from naswot.errors import NaswotError, OptionError, WorkerError
 from naswot.measuring import Measurement, run_proxies
 from naswot.passes import PassOptions
 from naswot.proxy import Proxy, get_proxy
-from naswot.seeding import derive_seed, seeded, torch_generator
+from naswot.seeding import derive_seed, numpy_generator, seeded, torch_generator
 from naswot.space import SearchSpace
 from naswot.types import Batch, Evaluation, Genotype
 
@@ -101,12 +101,26 @@ class Evaluator:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise OptionError(f"expected a batch of at least 1 image, but got batch_size={self.batch_size}")
+        if not self.proxies:
+            raise OptionError("expected at least one proxy, but got none")
+        for proxy in self.names:  # a misspelt name is refused before the first architecture too
+            get_proxy(proxy)
         offered = inspect.signature(self.space.build).parameters
         for option in [*self.build, *(["pruned"] if self.pruned else [])]:
             if option not in offered:
                 known = ", ".join(list(offered)[1:])
                 raise OptionError(f"space {self.space.name!r} has no build option {option!r}; it offers {known}")
-        self.batch(0)  # an impossible batch is refused before the first architecture
+        self._try_to_build()
+        self.batch(0)
+
+    def _try_to_build(self) -> None:
+        build: Callable[..., nn.Module] = self.space.build
+        genotype = self.space.sample(numpy_generator(0))
+        try:
+            with seeded(0):
+                build(genotype, **self.build)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise OptionError(f"{self.space.name} cannot be built with {dict(self.build)}: {error}") from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,13 +182,13 @@ class Evaluator:
             genotypes: the architectures; duplicates are evaluated once.
             repeats: repetitions with another batch and another initialisation.
             executor: runs the evaluations, such as that of :func:`naswot.workers.worker_pool`; None: this process.
-            store: known results come from it, new ones go to it at once.
+            store: known results come from it, new ones go to it at once; what failed is tried again.
         """
         jobs = [(self.space.check(g), repeat) for g in dict.fromkeys(genotypes) for repeat in range(repeats)]
         waiting: dict[Job, list[Genotype]] = {}  # the job that is computed -> the genotypes it answers
         for job in jobs:
             known = None if store is None else store.get(self.space.format(job[0]), self.seed, job[1])
-            if known is not None and (known.error is not None or set(self.names) <= set(known.scores)):
+            if known is not None and known.error is None and set(self.names) <= set(known.scores):
                 yield known
             else:
                 waiting.setdefault((self.scored(job[0]), job[1]), []).append(job[0])

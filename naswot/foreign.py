@@ -25,6 +25,8 @@ _TRANSPARENT = frozenset({_checkpoint.CheckpointFunction})  # runs the module's 
 def outermost_scripts(model: nn.Module) -> Counter[str]:
     """Number of ScriptModules in ``model`` that lie in no other, as ``{"ScriptModule": n}``."""
     found: list[str] = []
+    if not any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        return Counter()
     for name, module in model.named_modules():
         inside = any(name.startswith(outer + "." if outer else "") for outer in found)
         if isinstance(module, torch.jit.ScriptModule) and not inside:

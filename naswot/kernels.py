@@ -80,6 +80,36 @@ def agreement_kernel(values: Tensor, threshold: float = 0.0, *, backend: Backend
     return _product_agreement(values, threshold)
 
 
+def relu_agreement(values: Tensor, output: Tensor) -> Tensor:
+    """Agreement kernel of a ReLU that is computed in the same sweep over its input.
+
+    Reading the pre-activations a second time would cost most of what packing costs.
+
+    Args:
+        values: (N, D) pre-activations for which :func:`can_sweep` holds.
+        output: (N, D), written: max(values, 0), NaN where there is NaN.
+    Returns:
+        (N, N) float64 as of :func:`agreement_kernel` at threshold 0.
+    """
+    compiled = _compiled()
+    assert compiled is not None
+    n, d = values.shape
+    words, kernel = torch.empty(n, -(-d // 64), dtype=torch.uint64), torch.empty(n, n, dtype=torch.float64)
+    comparable, lower, upper = _comparable(values, 0.0)
+    # bfloat16 as integers: -128 is -infinity, above it lie the negative NaNs, then zero and all positive patterns
+    floor = -128 if values.dtype == torch.bfloat16 else 0.0
+    written = output.view(comparable.dtype).numpy()
+    compiled.pack_relu(comparable.numpy(), lower, upper, floor, words.numpy(), written)
+    compiled.agreement(words.numpy(), d, kernel.numpy())
+    return kernel
+
+
+def can_sweep(values: Tensor) -> bool:
+    """Whether :func:`relu_agreement` can take these (N, D) pre-activations as they lie."""
+    right_type = values.dtype in (torch.float32, torch.float64, torch.bfloat16) and values.device.type == "cpu"
+    return right_type and values.is_contiguous() and not values.requires_grad and _compiled() is not None
+
+
 @functools.cache
 def _compiled() -> ModuleType | None:
     try:
@@ -102,7 +132,7 @@ def _packed_agreement(values: Tensor, threshold: float) -> Tensor:
 def _comparable(values: Tensor, threshold: float) -> tuple[Tensor, float, float]:
     """Values that numpy can hold, and the interval (lower, upper] in which their bit is set."""
     if values.dtype in (torch.float32, torch.float64):
-        if float(torch.tensor(threshold, dtype=values.dtype)) == threshold:
+        if threshold == 0 or float(torch.tensor(threshold, dtype=values.dtype)) == threshold:
             return values, threshold, math.inf
     elif threshold == 0 and values.dtype == torch.bfloat16:
         # the bit pattern read as an integer: positive numbers are 1 ... infinity, NaN lies above, the rest below

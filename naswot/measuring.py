@@ -78,7 +78,7 @@ def run_proxies(
 def measure(
     model: nn.Module,
     batch: Batch | ModelInputs,
-    proxies: Sequence[str | Proxy],
+    proxies: str | Sequence[str | Proxy],
     *,
     seed: int = 0,
     **options: Any,
@@ -102,5 +102,6 @@ def measure(
         >>> measure(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2), ["params"])
         {'params': 9.0}
     """
+    proxies = [proxies] if isinstance(proxies, str) else proxies
     chosen = [get_proxy(proxy) if isinstance(proxy, str) else proxy for proxy in proxies]
     return dict(run_proxies(model, to_batch(batch), chosen, seed=seed, options=options_from(**options)).scores)

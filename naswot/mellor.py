@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from naswot.activations import CallReader
+from naswot.calls import CallReader
 from naswot.errors import NoActivationError
 from naswot.types import Batch
 

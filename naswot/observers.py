@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from naswot.activations import ActivationCall, unwatched
+from naswot.calls import ActivationCall, unwatched
 
 Value = Any
 """Anything with ``+``: a tensor, a number, a tuple."""
@@ -43,7 +43,8 @@ class Module:
 class Operation:
     """Every tensor operation at the level of torch's dispatcher; ``reduce(packet, args, kwargs, output)``.
 
-    The operation is named by its overload packet, such as ``torch.ops.aten.convolution``.
+    The operation is named by its overload packet, such as ``torch.ops.aten.convolution``. A ReLU that an observer of
+    activations has computed itself does not reach the dispatcher; ask for activations by :class:`Activation`.
     """
 
     reduce: Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], Value]

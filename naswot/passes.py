@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from naswot.activations import ActivationCall, CallReader, FunctionTap, Taps, check_taps, unwatched
+from naswot.activations import FunctionTap, Taps, check_taps
+from naswot.calls import ActivationCall, CallReader, unwatched
 from naswot.data.checks import check_batch
 from naswot.errors import (
     InputError,

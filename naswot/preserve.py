@@ -38,8 +38,7 @@ def preserve(model: nn.Module) -> Iterator[nn.Module]:
             yield model
         finally:
             for module, mode, saved in zip(modules, modes, buffers, strict=True):
-                if module.training != mode:
-                    module.training = mode
+                _set_training(module, mode)
                 _reinstate(module, saved)
             _write_back([pair for saved in buffers for pair in saved.values() if pair is not None])
             for parameter, requires_grad, grad, value in parameters:
@@ -111,8 +110,16 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
         return
     for module in model.modules():
         training = mode == "train" and normalises_by_batch(module)
-        if module.training != training:
-            module.training = training
+        _set_training(module, training)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    if module.training == training:
+        return
+    if isinstance(module, torch.jit.ScriptModule):
+        module.training = training
+    else:
+        module.__dict__["training"] = training  # what the assignment comes to; it is made for every module of a pass
 
 
 @contextmanager
@@ -124,7 +131,7 @@ def in_mode(model: nn.Module, mode: Mode) -> Iterator[None]:
         yield
     finally:
         for module, training in modes:
-            module.training = training
+            _set_training(module, training)
 
 
 def normalises_by_batch(module: nn.Module) -> bool:

@@ -16,8 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from naswot.activations import ActivationCall, Taps
-from naswot.kernels import LogDeterminant, agreement_kernel, codes, log_determinant, n_duplicate_codes
+from naswot.activations import Taps
+from naswot.calls import ActivationCall
+from naswot.kernels import (
+    LogDeterminant,
+    agreement_kernel,
+    can_sweep,
+    codes,
+    log_determinant,
+    n_duplicate_codes,
+    relu_agreement,
+)
 from naswot.observers import Activation, Seen
 from naswot.passes import Passes, PassOptions, device_of, fast_options, options_from
 from naswot.preserve import Mode
@@ -28,7 +37,12 @@ _PAPER = "Mellor et al., Neural Architecture Search without Training, ICML 2021,
 
 
 def _kernel_of(call: ActivationCall) -> Tensor:
-    return agreement_kernel(call.units(), call.threshold)
+    values = call.units()
+    prepared = call.empty_result() if can_sweep(values) else None
+    if prepared is None:
+        return agreement_kernel(values, call.threshold)
+    call.result, result_units = prepared
+    return relu_agreement(values, result_units)
 
 
 def agreement_counts(call: ActivationCall) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from naswot.cli import _options as shared
-from naswot.errors import NaswotError
+from naswot.errors import DataError, NaswotError
 
 _COLUMNS = ("naswot", "naswot_size", "naswot_diversity", "params", "flops", "trainable_layers")
 _HEADINGS = ("score", "size term", "diversity", "params", "MACs", "layers")
@@ -64,6 +64,8 @@ def command(
     """
     from naswot.data import get_data
 
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
     images = get_data(data, root=data_root, size=size)
     options = {"taps": taps, "mode": mode}
     checked = shared.checked_device(device)
@@ -75,7 +77,7 @@ def command(
     for note in images.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(records, indent=2))
+        click.echo(json.dumps([_for_json(record) for record in records], indent=2))
     elif as_csv:
         _write_csv(records, sys.stdout)
     else:
@@ -107,7 +109,11 @@ def _scored(
 def _record(row: _Row) -> dict[str, Any]:
     values = {column: row.scores.get(column) for column in _COLUMNS}
     reason = row.reasons.get("naswot")
-    return {"model": row.model, **shared.plain(values), "seconds": row.seconds, "reason": reason, "error": row.error}
+    return {"model": row.model, **values, "seconds": row.seconds, "reason": reason, "error": row.error}
+
+
+def _for_json(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, **shared.plain({column: record[column] for column in _COLUMNS})}
 
 
 def _write(records: list[dict[str, Any]], path: Path) -> None:
@@ -116,11 +122,11 @@ def _write(records: list[dict[str, Any]], path: Path) -> None:
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             if path.suffix == ".json":
-                json.dump(records, file, indent=2)
+                json.dump([_for_json(record) for record in records], file, indent=2)
             else:
                 _write_csv(records, file)
     except OSError as error:
-        raise click.FileError(str(path), error.strerror) from error
+        raise DataError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
 
 def _write_csv(records: list[dict[str, Any]], file: Any) -> None:

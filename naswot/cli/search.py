@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from naswot.cli import _options as shared
+from naswot.errors import StoreError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -63,7 +64,8 @@ def command(**given: Any) -> None:
     """Screen a search space by scores of untrained networks, then train the winner and a random one to compare.
 
     Results go to a run folder at once; the same command goes on where an earlier one was stopped, and a larger --number
-    adds to it. The numbers depend on neither the order nor the number of workers.
+    adds to it (table.csv and the picture show the architectures of the last command, results.sqlite all of them). The
+    numbers depend on neither the order nor the number of workers.
 
     \b
     Examples:
@@ -82,6 +84,7 @@ def command(**given: Any) -> None:
             with worker_pool(workers) as executor:
                 rows = _screened(evaluator, given, executor, store, progress)
                 screened = time.perf_counter() - start
+                _write(rows, [], _summary(rows, [], evaluator, given, folder, screened), evaluator, folder)
                 trained = _compared(rows, images, evaluator, given, executor, store, progress)
         except KeyboardInterrupt:
             progress.stop()
@@ -136,6 +139,8 @@ def _folder_name(evaluator: Evaluator) -> str:
 def _store(folder: Path, evaluator: Evaluator) -> ResultStore:
     from naswot.store import ResultStore, describe_environment
 
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "results.sqlite").exists():
+        raise StoreError(f"{folder} holds files but no results of a search; choose another --out")
     environment = describe_environment(evaluator.device)
     return ResultStore(folder / "results.sqlite", options=evaluator.describe(), environment=environment)
 
@@ -218,6 +223,9 @@ def _summary(
     folder: Path,
     seconds: float,
 ) -> dict[str, Any]:
+    winner = None
+    if rows[0].error is None and math.isfinite(rows[0].mean[given["rank_by"] or evaluator.names[0]]):
+        winner = {"arch": rows[0].arch, "scores": shared.plain(rows[0].mean)}
     return {
         "folder": str(folder),
         "options": evaluator.describe(),
@@ -227,7 +235,7 @@ def _summary(
         "singular": sum(math.isinf(next(iter(row.mean.values()), 0.0)) for row in rows),
         "failed": sum(row.error is not None for row in rows),
         "screening_seconds": round(seconds, 2),
-        "winner": {"arch": rows[0].arch, "scores": shared.plain(rows[0].mean), "error": rows[0].error},
+        "winner": winner,
         "trained": [dataclasses.asdict(item) for item in trained],
         "train_epochs": given["train_epochs"],
     }
@@ -249,12 +257,14 @@ def _write(
         writer.writerow(["arch", *header, "reason", "error"])
         for row in sorted(rows, key=lambda row: row.arch):
             cells = [cell for name in names for cell in (row.mean.get(name), row.spread.get(name))]
-            writer.writerow([row.arch, *cells, "; ".join(row.reasons.values()), row.error])
+            writer.writerow([row.arch, *cells, "; ".join(dict.fromkeys(row.reasons.values())), row.error])
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    picture = folder / "scores.png"
+    picture.unlink(missing_ok=True)
     if "params" in names:
         marked = [item.arch for item in trained] or [rows[0].arch]
         title = f"{len(rows)} {evaluator.space.name} cells, untrained"
-        plot_scores(rows, folder / "scores.png", x="params", y=summary["rank_by"], marked=marked, title=title)
+        plot_scores(rows, picture, x="params", y=summary["rank_by"], marked=marked, title=title)
 
 
 def _print(rows: Sequence[Ranked], trained: Sequence[Trained], summary: dict[str, Any], top: int) -> None:
@@ -277,7 +287,8 @@ def _print(rows: Sequence[Ranked], trained: Sequence[Trained], summary: dict[str
     for item in trained:
         line = f"  {item.role}: {item.accuracy:.1f} % test accuracy after {summary['train_epochs']} epochs  {item.arch}"
         console.print(line, markup=False, soft_wrap=True)
-    console.print(f"{summary['folder']}: table.csv, scores.png, summary.json, results.sqlite", soft_wrap=True)
+    files = ", ".join(sorted(path.name for path in Path(summary["folder"]).iterdir() if "-" not in path.suffix))
+    console.print(f"{summary['folder']}: {files}", soft_wrap=True)
 
 
 def _with_spread(row: Ranked, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from reference.tiny import wave
 from torch import nn
 
 import naswot
+from naswot import scoring
 from naswot.errors import ShapeError
 from naswot.types import Batch
 
@@ -112,7 +115,13 @@ def count_kernels(monkeypatch, model, inputs=VALUES, **options):
         counted.append(values.shape)
         return original(values, threshold)
 
+    def sweeping(values, result):
+        counted.append(values.shape)
+        return original_sweep(values, result)
+
+    original_sweep = scoring.relu_agreement
     monkeypatch.setattr(scoring, "agreement_kernel", counting)
+    monkeypatch.setattr(scoring, "relu_agreement", sweeping)
     kernel = naswot.hamming_kernel(model, inputs, **options)
     return len(counted), kernel
 
@@ -162,7 +171,7 @@ def test_short_lived_tensors_that_reuse_addresses_are_told_apart(monkeypatch):
 
 
 def test_memory_of_dead_tensors_is_released():
-    from naswot.activations import CallReader
+    from naswot.calls import CallReader
 
     alive = []
 
@@ -182,7 +191,7 @@ def test_memory_of_dead_tensors_is_released():
 
 
 def test_inference_tensors_are_counted_anew():
-    from naswot.activations import CallReader
+    from naswot.calls import CallReader
 
     seen = []
     reader = CallReader(N, 0, lambda call: seen.append(call.once(lambda c: c.units().sum().item())))
@@ -192,3 +201,34 @@ def test_inference_tensors_are_counted_anew():
         tensor.neg_()
         reader.read(tensor, "relu", 0.0, None, F.relu)
     assert seen[0] == -seen[1] != 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_relu_computed_in_the_sweep_is_that_of_torch(monkeypatch, dtype, layout):
+    swept = []
+    original = scoring.relu_agreement
+    monkeypatch.setattr(scoring, "relu_agreement", lambda *a: swept.append(1) or original(*a))
+    special = torch.tensor([math.inf, -math.inf, 0.0, -0.0, 1e-40, -1e-40, math.nan, -math.nan, 3.0, -3.0])
+    values = torch.cat([special, torch.randn(14)]).reshape(2, 3, 2, 2).to(dtype).contiguous(memory_format=layout)
+    values = torch.cat([values, values.flip(0), -values, values * 0.5])
+    seen = []
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            seen.append(F.relu(values))
+            return x
+
+    kernel = naswot.hamming_kernel(Net(), torch.zeros(8, 3))
+    assert swept == [1]
+    assert seen[0].stride() == torch.relu(values).stride()
+    assert torch.equal(seen[0].nan_to_num(nan=7.0), torch.relu(values).nan_to_num(nan=7.0))
+    assert kernel.tolist() == slow_kernel([values.float().numpy()], [0.0]).tolist()
+
+
+def test_no_sweep_where_it_would_change_the_model():
+    with naswot.Passes(Call(lambda x: F.relu(x)), naswot.Batch(VALUES)) as passes:
+        passes.observe([scoring.AGREEMENT], graph=True, jacobian=True)
+        assert passes.outputs().requires_grad  # a graph needs torch's own call
+    in_place = Call(lambda x: F.relu(x, inplace=True).mul(1.0) + x)
+    assert naswot.score(in_place, VALUES) == naswot.score(Call(lambda x: F.relu_(x).mul(1.0) + x), VALUES)

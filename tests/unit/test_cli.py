@@ -159,11 +159,15 @@ def test_rank_by_library_name(run):
         (["search", "--space", "nasbench20"], "did you mean 'nasbench201'"),
         (["search", "--proxies", "naswto", "-n", "1", "--train-epochs", "0"], "did you mean 'naswot'"),
         (["search", "-n", "20000"], "15,625"),
+        (["search", "--proxies", ""], "at least one proxy"),
+        (["search", "--build", "width=abc"], "cannot be built"),
+        (["search", "--build", "width=0"], "at least 1"),
+        (["search", "--out", "{folder}"], "holds files but no results"),
     ],
 )
 def test_errors_are_one_line_with_exit_code_1(run, models, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run(*[word.format(models=models) for word in words])
+    code, _, err = run(*[word.format(models=models, folder=tmp_path) for word in words])
     assert code == 1
     assert message in err
     assert "Traceback" not in err
@@ -172,6 +176,7 @@ def test_errors_are_one_line_with_exit_code_1(run, models, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "words",
     [
+        ["rank", "x.py:y", "--json", "--csv"],
         ["serach"],
         ["search", "--number", "0"],
         ["score"],
