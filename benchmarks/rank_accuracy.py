@@ -17,6 +17,7 @@ from scipy.stats import kendalltau
 
 import naswot
 from naswot.evaluate import Evaluator
+from naswot.passes import PassOptions, fast_options
 from naswot.run import Ranked, sample_distinct, screen
 from naswot.space import SearchSpace
 from naswot.store import ResultStore
@@ -41,7 +42,7 @@ def tau_with_interval(x: np.ndarray, y: np.ndarray, resamples: int = 1000) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
-    parser.add_argument("--store", help="run folder of `naswot search -n N --data cifar10 --batch-size 128`")
+    parser.add_argument("--store", help="run folder of `naswot search -n N --data cifar10 --batch-size 128 --fast`")
     parser.add_argument("--pruned-n", type=int, default=300, help="score that many of them pruned as well")
     given = parser.parse_args()
     space = naswot.get_space("nasbench201")
@@ -64,7 +65,7 @@ def main() -> None:
     write(
         "rank_accuracy",
         rows,
-        batch="128 CIFAR-10 training images, one initialisation, seed 0",
+        batch="128 CIFAR-10 training images, one initialisation, seed 0, --fast (see fast_options.csv)",
         accuracy="test accuracy after 200 epochs, mean over available seeds",
         ties="tau-b; `tau` ranks -inf worst (tied among themselves), `tau finite` leaves it out; 95 % bootstrap",
     )
@@ -73,7 +74,8 @@ def main() -> None:
 def scored(space: SearchSpace, chosen: list[Genotype], pruned: bool, folder: str | None) -> dict[Genotype, Ranked]:
     """Scores of the cells, from the store of a run folder where they are known."""
     build = {"n_classes": 10, "in_channels": 3}
-    evaluator = Evaluator(space, cifar10(), PROXIES, batch_size=128, pruned=pruned, build=build)
+    options = PassOptions(**fast_options("cpu"))
+    evaluator = Evaluator(space, cifar10(), PROXIES, batch_size=128, pruned=pruned, build=build, options=options)
     path = Path(folder or tempfile.mkdtemp()) / "results.sqlite"
     with ResultStore(path, options=evaluator.describe()) as store, worker_pool(available_cores()) as executor:
         return {row.genotype: row for row in screen(evaluator, chosen, executor=executor, store=store)}

@@ -22,6 +22,7 @@ import naswot
 from naswot.cli.search import DEFAULT_PROXIES
 from naswot.data import get_data
 from naswot.evaluate import Evaluator
+from naswot.passes import PassOptions, fast_options
 from naswot.preserve import preserve, set_mode
 from naswot.run import sample_distinct
 from naswot.workers import available_cores
@@ -36,11 +37,14 @@ def share_not_forward(evaluator: Evaluator, cells: int) -> tuple[float, float, f
         model = evaluator.model(genotype)
         builds.append(time.process_time() - start)
         floor = []
-        with preserve(model), torch.no_grad():
+        images = evaluator.batch(0).inputs
+        if evaluator.options.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with preserve(model), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, evaluator.options.bfloat16):
             set_mode(model, "train")
             for _ in range(3):
                 start = time.process_time()
-                model(evaluator.batch(0).inputs)
+                model(images)
                 floor.append(time.process_time() - start)
         floors.append(statistics.median(floor))
         total = []
@@ -57,25 +61,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--cells", type=int, default=20)
-    parser.add_argument("--out", help="keep the run folder of the first search, for rank_accuracy.py --store")
+    parser.add_argument("--default-n", type=int, default=100, help="cells of the search with the default options")
+    parser.add_argument("--out", help="keep the run folder of the --fast search, for rank_accuracy.py --store")
     given = parser.parse_args()
     space = naswot.get_space("nasbench201")
     proxies = tuple(DEFAULT_PROXIES.split(","))
     rows = []
-    for name, images, size, batch_size, number in (
-        ("cifar10 32 x 32", cifar10(), 32, 128, given.n),
-        ("digits default", get_data("digits"), 16, 64, 100),
+    for name, images, size, batch_size, number, fast in (
+        ("cifar10 --fast", cifar10(), 32, 128, given.n, True),
+        ("cifar10", cifar10(), 32, 128, given.default_n, False),
+        ("digits", get_data("digits"), 16, 64, 100, False),
     ):
         with tempfile.TemporaryDirectory() as scratch:
-            folder = given.out if given.out and number == given.n else scratch
+            folder = given.out if given.out and fast else scratch
             words = ["search", "-n", str(number), "--data", name.split(" ")[0], "--batch-size", str(batch_size)]
-            words += ["--train-epochs", "0", "--json", "--out", folder]
+            words += ["--train-epochs", "0", "--json", "--out", folder, *(["--fast"] if fast else [])]
             start = time.perf_counter()
             program = [sys.executable, "-c", "from naswot.cli import main; main()"]
             done = subprocess.run([*program, *words], check=True, capture_output=True, text=True)
             whole = time.perf_counter() - start
             screening = json.loads(done.stdout)["screening_seconds"]
-        share, build, seconds = share_not_forward(Evaluator(space, images, proxies, batch_size=batch_size), given.cells)
+        options = PassOptions(**(fast_options("cpu") if fast else {}))
+        evaluator = Evaluator(space, images, proxies, batch_size=batch_size, options=options)
+        share, build, seconds = share_not_forward(evaluator, given.cells)
         row = {"search": name, "size": size, "batch": batch_size, "cells": number, "workers": available_cores()}
         row |= {"whole_seconds": round(whole, 1), "screening_seconds": screening}
         row |= {"seconds_per_cell": round(screening / number, 4), "cpu_seconds_per_cell": round(seconds, 4)}
