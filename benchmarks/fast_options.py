@@ -60,7 +60,7 @@ def main() -> None:
 def row_of(name: str, score: np.ndarray, default: np.ndarray, accuracy: np.ndarray, ratios: list[float]) -> dict:
     """Difference from the default in nats and in rank, tau with accuracy, median time relative to the default."""
     finite = np.isfinite(score) & np.isfinite(default)
-    difference = np.abs(score - default)[finite]
+    difference = np.abs(score[finite] - default[finite])
     return {
         "option": name,
         "mean_difference_nats": round(float(difference.mean()), 6),
