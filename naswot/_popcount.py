@@ -1,7 +1,8 @@
 """Compiled agreement counts: signs packed 64 to a word, compared by exclusive or and the processor's population count.
 
 Imported only by :mod:`naswot.kernels`, and only if numba is installed; the pure PyTorch path there gives the same
-integers. Every function releases the interpreter lock, starts no threads and allocates nothing.
+integers. Every function releases the interpreter lock, starts no threads and allocates nothing, and works on a share of
+the rows, so that :mod:`naswot._team` can deal them out.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ def _population_count(typing_context: Any, word: Any) -> tuple[Any, Callable[...
 
 
 @njit(nogil=True, cache=True)
-def pack(values: Any, lower: Any, upper: Any, words: Any) -> None:
-    """Write the bits ``lower < value <= upper`` of (N, D) values into words, (N, ceil(D / 64)) uint64."""
-    n, d = values.shape
+def pack(values: Any, lower: Any, upper: Any, words: Any, first: int, last: int) -> None:
+    """Write the bits ``lower < value <= upper`` of (N, D) values into words, (N, ceil(D / 64)) uint64.
+
+    Rows ``first`` to ``last`` - 1 only.
+    """
+    d = values.shape[1]
     whole = d // _WORD
-    for i in range(n):
+    for i in range(first, last):
         for w in range(whole):
             word = np.uint64(0)
             for b in range(_WORD):
@@ -49,12 +53,12 @@ def pack(values: Any, lower: Any, upper: Any, words: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def pack_relu(values: Any, lower: Any, upper: Any, floor: Any, words: Any, output: Any) -> None:
+def pack_relu(values: Any, lower: Any, upper: Any, floor: Any, words: Any, output: Any, first: int, last: int) -> None:
     """As :func:`pack`, writing in the same sweep the values, or zero where at most ``floor``, into ``output``."""
-    n, d = values.shape
+    d = values.shape[1]
     whole = d // _WORD
     zero = values.dtype.type(0)
-    for i in range(n):
+    for i in range(first, last):
         for w in range(whole):
             word = np.uint64(0)
             for b in range(_WORD):
@@ -82,10 +86,13 @@ def _remaining(words: Any, d: int, kernel: Any, i: int, start: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def agreement(words: Any, d: int, kernel: Any) -> None:
-    """Write D - d_H(c_i, c_j) of packed codes, (N, W) uint64, into the kernel, (N, N) float64."""
+def agreement(words: Any, d: int, kernel: Any, first: int, step: int) -> None:
+    """Write D - d_H(c_i, c_j) of packed codes, (N, W) uint64, into the kernel, (N, N) float64.
+
+    Every ``step``-th pair of rows from pair ``first`` on, with the columns that mirror them.
+    """
     n, w = words.shape
-    for i in range(0, n - 1, 2):  # blocks of two rows by four columns: six loads serve eight counts
+    for i in range(2 * first, n - 1, 2 * step):  # blocks of two rows by four columns: six loads serve eight counts
         j = 0
         while j + 4 <= i:
             a0, a1, a2, a3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
@@ -108,9 +115,10 @@ def agreement(words: Any, d: int, kernel: Any) -> None:
             j += 4
         _remaining(words, d, kernel, i, j)
         _remaining(words, d, kernel, i + 1, j)
-    if n % 2:
+    if n % 2 and (n // 2) % step == first:
         _remaining(words, d, kernel, n - 1, 0)
-    for i in range(n):
-        kernel[i, i] = d
-        for j in range(i):
-            kernel[j, i] = kernel[i, j]
+    for p in range(first, (n + 1) // 2, step):
+        for i in range(2 * p, min(2 * p + 2, n)):
+            kernel[i, i] = d
+            for j in range(i):
+                kernel[j, i] = kernel[i, j]

@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils import checkpoint as _checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from naswot.preserve import modules_of
+
 OPAQUE = ("ScriptModule", "autograd.Function")
 """Beginnings of the names under which code is counted that no tap can look into."""
 
@@ -25,7 +27,7 @@ _TRANSPARENT = frozenset({_checkpoint.CheckpointFunction})  # runs the module's 
 def outermost_scripts(model: nn.Module) -> Counter[str]:
     """Number of ScriptModules in ``model`` that lie in no other, as ``{"ScriptModule": n}``."""
     found: list[str] = []
-    if not any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if not any(isinstance(module, torch.jit.ScriptModule) for module in modules_of(model)):
         return Counter()
     for name, module in model.named_modules():
         inside = any(name.startswith(outer + "." if outer else "") for outer in found)

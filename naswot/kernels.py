@@ -113,7 +113,7 @@ def can_sweep(values: Tensor) -> bool:
 @functools.cache
 def _compiled() -> ModuleType | None:
     try:
-        return importlib.import_module("naswot._popcount")
+        return importlib.import_module("naswot._team")
     except ImportError:
         return None
 

@@ -31,7 +31,7 @@ from naswot.foreign import OPAQUE
 from naswot.logits import OutputRule, cross_entropy, is_nan, logits_of, tensors_of
 from naswot.mellor import ModuleTap, reached_by_gradient
 from naswot.observers import Activation, Gradient, Module, Observer, Operation, OperationTap, Record, Seen
-from naswot.preserve import Mode, eager, in_mode, is_lazy, made_in_inference_mode, preserve, set_mode
+from naswot.preserve import Mode, eager, in_mode, is_lazy, made_in_inference_mode, modules_of, preserve, set_mode
 from naswot.seeding import seeded
 from naswot.types import Batch
 
@@ -313,7 +313,7 @@ class Passes:
             with unwatched():
                 record.add(observer, observer.reduce(module, inputs, output))
 
-        for module in self.model.modules():
+        for module in modules_of(self.model):
             if isinstance(module, observer.type):
                 stack.callback(module.register_forward_hook(see).remove)
 

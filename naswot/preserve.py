@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from naswot.errors import OptionError
 from naswot.seeding import preserve_random_state
@@ -26,7 +26,7 @@ def preserve(model: nn.Module) -> Iterator[nn.Module]:
     raises. Parameters keep their values because no pass of this package writes to them; a proxy that must, works on
     :meth:`~naswot.passes.Passes.scratch`.
     """
-    modules = list(model.modules())
+    modules = modules_of(model)
     modes = [module.training for module in modules]
     buffers = [_snapshot(module) for module in modules]
     counted = tuple(pair[0] for saved in buffers for pair in saved.values() if pair and not pair[0].is_inference())
@@ -108,7 +108,7 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
         raise OptionError(f"expected mode 'train', 'eval' or 'as_is', but got {mode!r}")
     if mode == "as_is":
         return
-    for module in model.modules():
+    for module in modules_of(model):
         training = mode == "train" and normalises_by_batch(module)
         _set_training(module, training)
 
@@ -125,7 +125,7 @@ def _set_training(module: nn.Module, training: bool) -> None:
 @contextmanager
 def in_mode(model: nn.Module, mode: Mode) -> Iterator[None]:
     """:func:`set_mode` for the length of a block."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in modules_of(model)]
     try:
         set_mode(model, mode)
         yield
@@ -139,24 +139,32 @@ def normalises_by_batch(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or "running_mean" in module._buffers
 
 
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """All distinct modules of a model, in no promised order; several times as fast as ``model.modules()``."""
+    found: dict[nn.Module, None] = {}
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found[module] = None
+            waiting += [child for child in module._modules.values() if child is not None]
+    return list(found)
+
+
 def is_lazy(model: nn.Module) -> bool:
     """Whether some parameter or buffer still waits for its shape."""
-    return any(_is_uninitialised(t) for t in _tensors(model))
-
-
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers of all modules, shared ones as often as they occur."""
-    for module in model.modules():
-        yield from (t for t in chain(module._parameters.values(), module._buffers.values()) if t is not None)
-
-
-def _is_uninitialised(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer)
+    return any(isinstance(t, UninitializedTensorMixin) for t in _tensors(model))
 
 
 def made_in_inference_mode(model: nn.Module) -> bool:
     """Whether some parameter or buffer is an inference tensor, which only inference mode may write to."""
-    return any(not _is_uninitialised(t) and t.is_inference() for t in _tensors(model))
+    return any(t.is_inference() for t in _tensors(model) if not isinstance(t, UninitializedTensorMixin))
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of all modules, shared ones as often as they occur."""
+    homes = [tensors for module in modules_of(model) for tensors in (module._parameters, module._buffers)]
+    return [tensor for tensors in homes if tensors for tensor in tensors.values() if tensor is not None]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import proxies
 
 PACKAGES = (naswot, proxies, bench_adapters)
 FILES = sorted(path for package in PACKAGES for path in Path(package.__file__).parent.rglob("*.py"))
-LEAVES = {"errors", "types", "seeding", "registry", "kernels", "_popcount", "logits"}
+LEAVES = {"errors", "types", "seeding", "registry", "kernels", "_popcount", "_team", "logits"}
 HEAVY = {"pandas", "matplotlib", "sklearn", "numba", "PIL", "transformers", "rich", "click"}
 
 
@@ -73,7 +73,9 @@ def test_imports_go_one_way(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_heavy_packages_are_imported_where_they_are_used(path):
     name = name_of(path)
-    allowed = {"naswot._popcount": {"numba"}}.get(name, {"click"} if name.startswith("naswot.cli") else set())
+    allowed = {"click"} if name.startswith("naswot.cli") else set()
+    if name in ("naswot._popcount", "naswot._team"):
+        allowed = {"numba"}
     for target in imported(path, top_level_only=True):
         assert target.partition(".")[0] not in HEAVY - allowed, f"{name} imports {target} at the top"
 
