@@ -45,9 +45,14 @@ class Operation:
 
     The operation is named by its overload packet, such as ``torch.ops.aten.convolution``. A ReLU that an observer of
     activations has computed itself does not reach the dispatcher; ask for activations by :class:`Activation`.
+
+    Args:
+        reduce: see above; None adds nothing.
+        only: the packets to see; by default all.
     """
 
     reduce: Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], Value]
+    only: frozenset[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,11 @@ class OperationTap(TorchDispatchMode):
                 return output
         with torch._C.DisableTorchFunction():  # an activation tap would take this call for one of the model's
             output = func(*args, **kwargs)
-        with unwatched():
-            for observer in self._observers:
-                value = observer.reduce(func.overloadpacket, args, kwargs, output)
+        packet = func.overloadpacket
+        for observer in self._observers:
+            if observer.only is None or packet in observer.only:
+                with unwatched():
+                    value = observer.reduce(packet, args, kwargs, output)
                 if value is not None:
                     self._record.add(observer, value)
         return output
