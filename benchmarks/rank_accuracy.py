@@ -42,7 +42,10 @@ def tau_with_interval(x: np.ndarray, y: np.ndarray, resamples: int = 1000) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
-    parser.add_argument("--store", help="run folder of `naswot search -n N --data cifar10 --batch-size 128 --fast`")
+    parser.add_argument(
+        "--store", help="run folder of `naswot search -n N --data cifar10 --batch-size 128`, with --fast if given here"
+    )
+    parser.add_argument("--fast", action="store_true", help="channels-last, and bfloat16 where the processor has it")
     parser.add_argument("--pruned-n", type=int, default=300, help="score that many of them pruned as well")
     given = parser.parse_args()
     space = naswot.get_space("nasbench201")
@@ -53,7 +56,7 @@ def main() -> None:
     known: dict[bool, dict[Genotype, Ranked]] = {}
     for pruned, chosen in ((False, cells), (False, cells[: given.pruned_n]), (True, cells[: given.pruned_n])):
         if pruned not in known:
-            known[pruned] = scored(space, chosen, pruned, None if pruned else given.store)
+            known[pruned] = scored(space, chosen, pruned, given.fast, None if pruned else given.store)
         networks = {space.representative(g) if pruned else g: g for g in chosen}  # what is scored -> one it stands for
         seconds = sum(known[pruned][g].seconds for g in networks.values())
         accuracy = table.iloc[[position[g] for g in chosen]]
@@ -65,16 +68,18 @@ def main() -> None:
     write(
         "rank_accuracy",
         rows,
-        batch="128 CIFAR-10 training images, one initialisation, seed 0, --fast (see fast_options.csv)",
+        batch="128 CIFAR-10 training images, one initialisation, seed 0",
         accuracy="test accuracy after 200 epochs, mean over available seeds",
         ties="tau-b; `tau` ranks -inf worst (tied among themselves), `tau finite` leaves it out; 95 % bootstrap",
     )
 
 
-def scored(space: SearchSpace, chosen: list[Genotype], pruned: bool, folder: str | None) -> dict[Genotype, Ranked]:
+def scored(
+    space: SearchSpace, chosen: list[Genotype], pruned: bool, fast: bool, folder: str | None
+) -> dict[Genotype, Ranked]:
     """Scores of the cells, from the store of a run folder where they are known."""
     build = {"n_classes": 10, "in_channels": 3}
-    options = PassOptions(**fast_options("cpu"))
+    options = PassOptions(**(fast_options("cpu") if fast else {}))
     evaluator = Evaluator(space, cifar10(), PROXIES, batch_size=128, pruned=pruned, build=build, options=options)
     path = Path(folder or tempfile.mkdtemp()) / "results.sqlite"
     with ResultStore(path, options=evaluator.describe()) as store, worker_pool(available_cores()) as executor:

@@ -61,19 +61,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--cells", type=int, default=20)
-    parser.add_argument("--default-n", type=int, default=100, help="cells of the search with the default options")
-    parser.add_argument("--out", help="keep the run folder of the --fast search, for rank_accuracy.py --store")
+    parser.add_argument("--fast-n", type=int, default=100, help="cells of the search with --fast")
+    parser.add_argument("--out", help="keep the run folder of the N cells, for rank_accuracy.py --store")
     given = parser.parse_args()
     space = naswot.get_space("nasbench201")
     proxies = tuple(DEFAULT_PROXIES.split(","))
     rows = []
     for name, images, size, batch_size, number, fast in (
-        ("cifar10 --fast", cifar10(), 32, 128, given.n, True),
-        ("cifar10", cifar10(), 32, 128, given.default_n, False),
+        ("cifar10", cifar10(), 32, 128, given.n, False),
+        ("cifar10 --fast", cifar10(), 32, 128, given.fast_n, True),
         ("digits", get_data("digits"), 16, 64, 100, False),
     ):
         with tempfile.TemporaryDirectory() as scratch:
-            folder = given.out if given.out and fast else scratch
+            folder = given.out if given.out and number == given.n else scratch
             words = ["search", "-n", str(number), "--data", name.split(" ")[0], "--batch-size", str(batch_size)]
             words += ["--train-epochs", "0", "--json", "--out", folder, *(["--fast"] if fast else [])]
             start = time.perf_counter()
