@@ -17,7 +17,7 @@ from scipy.stats import kendalltau
 
 import naswot
 from naswot.evaluate import Evaluator
-from naswot.passes import PassOptions, fast_options
+from naswot.options import PassOptions, fast_options
 from naswot.run import Ranked, sample_distinct, screen
 from naswot.space import SearchSpace
 from naswot.store import ResultStore

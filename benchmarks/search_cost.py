@@ -22,7 +22,7 @@ import naswot
 from naswot.cli.search import DEFAULT_PROXIES
 from naswot.data import get_data
 from naswot.evaluate import Evaluator
-from naswot.passes import PassOptions, fast_options
+from naswot.options import PassOptions, fast_options
 from naswot.preserve import preserve, set_mode
 from naswot.run import sample_distinct
 from naswot.workers import available_cores

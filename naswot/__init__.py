@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from naswot.kernels import agreement_kernel as agreement_kernel
     from naswot.kernels import log_determinant as log_determinant
     from naswot.measuring import measure as measure
+    from naswot.options import PassOptions as PassOptions
     from naswot.passes import Passes as Passes
-    from naswot.passes import PassOptions as PassOptions
     from naswot.proxy import get_proxy as get_proxy
     from naswot.proxy import list_proxies as list_proxies
     from naswot.proxy import register_proxy as register_proxy
@@ -35,7 +35,7 @@ _HOMES = {
     "log_determinant": "kernels",
     "measure": "measuring",
     "Passes": "passes",
-    "PassOptions": "passes",
+    "PassOptions": "options",
     "get_proxy": "proxy",
     "list_proxies": "proxy",
     "register_proxy": "proxy",

@@ -16,7 +16,7 @@ from torch import nn
 
 from naswot.errors import NaswotError, OptionError, WorkerError
 from naswot.measuring import Measurement, run_proxies
-from naswot.passes import PassOptions
+from naswot.options import PassOptions
 from naswot.proxy import Proxy, get_proxy
 from naswot.seeding import derive_seed, numpy_generator, seeded, torch_generator
 from naswot.space import SearchSpace

@@ -76,36 +76,49 @@ def agreement_kernel(values: Tensor, threshold: float = 0.0, *, backend: Backend
     if backend not in ("auto", "packed", "product"):
         raise OptionError(f"expected backend 'auto', 'packed' or 'product', but got {backend!r}")
     if possible and backend != "product":
-        return _packed_agreement(values, threshold)
+        words = packed_codes(values, threshold)
+        assert words is not None
+        return packed_agreement(words, values.shape[1])
     return _product_agreement(values, threshold)
 
 
-def relu_agreement(values: Tensor, output: Tensor) -> Tensor:
-    """Agreement kernel of a ReLU that is computed in the same sweep over its input.
-
-    Reading the pre-activations a second time would cost most of what packing costs.
+def packed_codes(values: Tensor, threshold: float = 0.0, *, output: Tensor | None = None) -> Tensor | None:
+    """Codes with 64 bits to a word, the rest of the last word zero; None where only the pure PyTorch path works.
 
     Args:
-        values: (N, D) pre-activations for which :func:`can_sweep` holds.
-        output: (N, D), written: max(values, 0), NaN where there is NaN.
+        values: (N, D) pre-activations, any floating dtype.
+        threshold: the lowest kink of the activation.
+        output: (N, D), written in the same sweep: max(values, 0), NaN where there is NaN; for values for which
+            :func:`can_sweep` holds, at threshold 0. Reading them a second time would cost most of what packing costs.
     Returns:
-        (N, N) float64 as of :func:`agreement_kernel` at threshold 0.
+        (N, ceil(D / 64)) uint64 on the CPU.
     """
     compiled = _compiled()
-    assert compiled is not None
-    n, d = values.shape
-    words, kernel = torch.empty(n, -(-d // 64), dtype=torch.uint64), torch.empty(n, n, dtype=torch.float64)
-    comparable, lower, upper = _comparable(values, 0.0)
+    if compiled is None or values.device.type != "cpu":
+        return None
+    comparable, lower, upper = _comparable(values.detach(), threshold)
+    words = torch.empty(values.shape[0], -(-values.shape[1] // 64), dtype=torch.uint64)
+    if output is None:
+        compiled.pack(comparable.contiguous().numpy(), lower, upper, words.numpy())
+        return words
     # bfloat16 as integers: -128 is -infinity, above it lie the negative NaNs, then zero and all positive patterns
     floor = -128 if values.dtype == torch.bfloat16 else 0.0
     written = output.view(comparable.dtype).numpy()
     compiled.pack_relu(comparable.numpy(), lower, upper, floor, words.numpy(), written)
+    return words
+
+
+def packed_agreement(words: Tensor, d: int) -> Tensor:
+    """Agreement kernel of codes of D bits packed by :func:`packed_codes`, (N, N) float64."""
+    compiled = _compiled()
+    assert compiled is not None
+    kernel = torch.empty(words.shape[0], words.shape[0], dtype=torch.float64)
     compiled.agreement(words.numpy(), d, kernel.numpy())
     return kernel
 
 
 def can_sweep(values: Tensor) -> bool:
-    """Whether :func:`relu_agreement` can take these (N, D) pre-activations as they lie."""
+    """Whether :func:`packed_codes` can write the ReLU of these (N, D) pre-activations as they lie."""
     right_type = values.dtype in (torch.float32, torch.float64, torch.bfloat16) and values.device.type == "cpu"
     return right_type and values.is_contiguous() and not values.requires_grad and _compiled() is not None
 
@@ -116,17 +129,6 @@ def _compiled() -> ModuleType | None:
         return importlib.import_module("naswot._team")
     except ImportError:
         return None
-
-
-def _packed_agreement(values: Tensor, threshold: float) -> Tensor:
-    compiled = _compiled()
-    assert compiled is not None
-    values, lower, upper = _comparable(values.detach(), threshold)
-    n, d = values.shape
-    words, kernel = torch.empty(n, -(-d // 64), dtype=torch.uint64), torch.empty(n, n, dtype=torch.float64)
-    compiled.pack(values.contiguous().numpy(), lower, upper, words.numpy())
-    compiled.agreement(words.numpy(), d, kernel.numpy())
-    return kernel
 
 
 def _comparable(values: Tensor, threshold: float) -> tuple[Tensor, float, float]:

@@ -12,7 +12,8 @@ from torch import nn
 
 from naswot.errors import InputError
 from naswot.observers import Observer
-from naswot.passes import Passes, PassOptions, options_from
+from naswot.options import PassOptions, options_from
+from naswot.passes import Passes
 from naswot.proxy import Proxy, get_proxy
 from naswot.types import Batch, ModelInputs, to_batch
 
@@ -22,7 +23,7 @@ class Measurement:
     """Scores of one model with what it took to get them.
 
     Args:
-        scores: raw values by proxy name; may be infinite, never NaN.
+        scores: raw values by proxy name; where the formula has none for this network, the worst infinity; never NaN.
         reasons: why a score is not finite, by proxy name.
         seconds: wall-clock seconds of all passes and proxies.
         n_forwards: forward passes run.
@@ -50,7 +51,7 @@ def run_proxies(
     them needs the loss's gradient.
 
     Raises:
-        InputError: if the batch or model cannot be scored, or a score is not a number.
+        InputError: if the batch or model cannot be scored.
         ModelError: if the model raises.
     """
     start = time.perf_counter()
@@ -59,6 +60,9 @@ def run_proxies(
     if batch.targets is None and any(proxy.needs_targets for proxy in proxies):
         names = ", ".join(proxy.name for proxy in proxies if proxy.needs_targets)
         raise InputError(f"{names}: the loss needs labels, but the batch has none; pass Batch(inputs, targets)")
+    for proxy in proxies:
+        if batch.n < proxy.minimum_images:
+            raise InputError(f"{proxy.name} needs at least {proxy.minimum_images} images, but the batch has {batch.n}")
     scores, reasons = {}, {}
     with Passes(model, batch, seed=seed, options=options) as passes:
         if any(proxy.needs_forward for proxy in proxies):
@@ -66,11 +70,12 @@ def run_proxies(
         for proxy in proxies:
             passes.remarks.clear()
             value = float(proxy(passes.seen(proxy.observe), passes))
-            if math.isnan(value):
-                raise InputError(f"proxy {proxy.name!r} is not a number for this model and batch")
+            if not math.isfinite(value):
+                default = "the score is not a number" if math.isnan(value) else "the value overflows float64"
+                reasons[proxy.name] = "; ".join(passes.remarks) or passes.trouble or default
+            if math.isnan(value):  # undefined: the worst there is, never a made-up number
+                value = -math.inf if proxy.higher_is_better else math.inf
             scores[proxy.name] = value
-            if math.isinf(value):
-                reasons[proxy.name] = "; ".join(passes.remarks) or "the value overflows float64"
         counts = passes.n_forwards, passes.n_backwards
     return Measurement(scores, reasons, time.perf_counter() - start, *counts)
 
@@ -95,7 +100,7 @@ def measure(
         The raw value by proxy name.
     Raises:
         UnknownNameError: for a name that no proxy or no option has.
-        InputError: if the batch or model cannot be scored, or a score is not a number.
+        InputError: if the batch or model cannot be scored.
         ModelError: if the model raises.
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,9 @@ class Activation:
 
 @dataclass(frozen=True)
 class Module:
-    """Every call of a module of that type; ``reduce(module, inputs, output)``."""
+    """Every call of a module of that type or types; ``reduce(module, inputs, output)``."""
 
-    type: type[nn.Module]
+    type: type[nn.Module] | tuple[type[nn.Module], ...]
     reduce: Callable[[nn.Module, tuple[Any, ...], Any], Value]
 
 
@@ -65,7 +65,36 @@ class Gradient:
     reduce: Callable[[str, nn.Parameter, Tensor], Value]
 
 
-Observer = Activation | Module | Operation | Gradient
+@dataclass(frozen=True)
+class OutputGradient:
+    """Every call of a module of that type or types, with the loss's gradient of its output, of the same shape.
+
+    ``reduce(module, output, gradient)``, in the order of the forward pass. Calls that the loss does not depend on, and
+    modules whose result is no tensor, are left out. Costs a copy of every such output.
+    """
+
+    type: type[nn.Module] | tuple[type[nn.Module], ...]
+    reduce: Callable[[nn.Module, Tensor, Tensor], Value]
+
+
+@dataclass(frozen=True)
+class SampleGradient:
+    """The gradients of every image by itself, one image after the other; ``reduce({parameter name: gradient})``.
+
+    Args:
+        reduce: see above.
+        reading: ``"coupled"``: one forward of the whole batch in the chosen mode, so that BatchNorm ties the images
+            together, and N backward passes; ``"single"``: N forward and backward passes of one image each, in the
+            chosen mode; ``"eval"``: one forward with running statistics, and N backward passes.
+        of: what is differentiated: the image's cross-entropy or the sum of its logits.
+    """
+
+    reduce: Callable[[Mapping[str, Tensor]], Value]
+    reading: Literal["coupled", "single", "eval"]
+    of: Literal["loss", "logits"] = "loss"
+
+
+Observer = Activation | Module | Operation | Gradient | OutputGradient | SampleGradient
 
 
 class Record:

@@ -3,99 +3,40 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
-from itertools import chain
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from naswot.activations import FunctionTap, Taps, check_taps
+from naswot.activations import FunctionTap
 from naswot.calls import ActivationCall, CallReader, unwatched
 from naswot.data.checks import check_batch
-from naswot.errors import (
-    InputError,
-    ModelError,
-    NaswotError,
-    NoActivationError,
-    OptionError,
-    UntappedWarning,
-    unknown_name,
-)
+from naswot.errors import InputError, ModelError, NaswotError, NoActivationError, OptionError, UntappedWarning
 from naswot.foreign import OPAQUE
-from naswot.logits import OutputRule, cross_entropy, is_nan, logits_of, tensors_of
+from naswot.logits import cross_entropy, is_nan, logits_of, tensors_of
 from naswot.mellor import ModuleTap, reached_by_gradient
-from naswot.observers import Activation, Gradient, Module, Observer, Operation, OperationTap, Record, Seen
-from naswot.preserve import Mode, eager, in_mode, is_lazy, made_in_inference_mode, modules_of, preserve, set_mode
+from naswot.observers import (
+    Activation,
+    Gradient,
+    Module,
+    Observer,
+    Operation,
+    OperationTap,
+    OutputGradient,
+    Record,
+    SampleGradient,
+    Seen,
+)
+from naswot.options import PassOptions, device_of, placed
+from naswot.preserve import eager, in_mode, is_lazy, made_in_inference_mode, modules_of, preserve, set_mode
 from naswot.seeding import seeded
 from naswot.types import Batch
-
-
-@dataclass(frozen=True)
-class PassOptions:
-    """How a pass is run and read; the defaults are the faithful ones.
-
-    Args:
-        taps: ``"relu"``: piecewise-linear activations; ``"all"``: these and the smooth ones; ``"mellor"``: the
-            authors' reading.
-        mode: ``"train"``, ``"eval"`` or ``"as_is"``, see :func:`naswot.preserve.set_mode`.
-        batch_dim: dimension of the activations that counts the images.
-        output: gives the logits, for models whose result does not show them by the rule of :func:`logits_of`.
-        channels_last: lay images out with the channels innermost (rounding differs, the mathematics does not).
-        bfloat16: run the pass under autocast to bfloat16.
-        stop_after: leave the pass behind that many activation calls.
-        names: follow module names (slower; for tables).
-    """
-
-    taps: Taps = "all"
-    mode: Mode = "train"
-    batch_dim: int = 0
-    output: OutputRule | None = None
-    channels_last: bool = False
-    bfloat16: bool = False
-    stop_after: int | None = None
-    names: bool = False
-
-    def __post_init__(self) -> None:
-        check_taps(self.taps)
-        if self.stop_after is not None and self.stop_after < 1:
-            raise OptionError(f"expected stop_after of at least 1 activation call, but got {self.stop_after}")
-
-
-def options_from(**options: Any) -> PassOptions:
-    """:class:`PassOptions` from keywords.
-
-    Raises:
-        UnknownNameError: with the nearest option, for a keyword that is none.
-    """
-    known = [option.name for option in fields(PassOptions)]
-    for name in options:
-        if name not in known:
-            raise unknown_name("option", name, known)
-    return PassOptions(**options)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 by its own instructions."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def fast_options(device: torch.device | str) -> dict[str, bool]:
-    """Fields of :class:`PassOptions` that speed a pass up: channels-last, and bfloat16 where the device has it."""
-    return {"channels_last": True, "bfloat16": has_fast_bfloat16(torch.device(device))}
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model lives: the device of its first parameter or buffer, else the CPU."""
-    tensor = next(chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 class _StopForward(BaseException):
@@ -123,18 +64,21 @@ class Passes:
             raise InputError(f"expected a model of type torch.nn.Module, but got {type(model).__name__}")
         self.model = model
         self.options = options or PassOptions()
-        self.batch = self._placed(check_batch(batch))
+        self.batch = placed(check_batch(batch), model, channels_last=self.options.channels_last)
         self.n_forwards = 0
         self.n_backwards = 0
         self.untapped: Counter[str] = Counter()
         self.n_calls = 0
         self.remarks: list[str] = []
+        self.trouble: str | None = None
         self._seed = seed
         self._stack = ExitStack()
         self._record = Record([])
         self._result: Any = None
         self._with_graph = False
         self._gradients: dict[str, Tensor] | None = None
+        self._watched: list[tuple[nn.Module, Tensor]] = []
+        self._parts: dict[int, tuple[Mapping[str, Tensor], ...]] = {}
 
     def __enter__(self) -> Passes:
         with ExitStack() as stack:
@@ -153,12 +97,14 @@ class Passes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._result = self._gradients = None
+        self._watched.clear()
+        self._parts.clear()
         self._stack.close()
 
     # ------------------------------------------------------------------ the shared forward pass
 
     def observe(self, observers: Collection[Observer], *, graph: bool = False, jacobian: bool = False) -> None:
-        """Run the shared forward pass under the eyes of ``observers``, and the shared backward if they need it.
+        """Run the shared forward pass under the eyes of ``observers``, and the backward passes that they need.
 
         Args:
             observers: equal ones are run once.
@@ -166,16 +112,21 @@ class Passes:
             jacobian: let the graph reach the inputs.
         """
         self._record = Record(list(observers))
-        wants_gradient = self._record.of(Gradient)
+        samples = dict.fromkeys((o.reading, o.of) for o in self._record.of(SampleGradient))
+        wants_gradient = bool(self._record.of(Gradient) or self._record.of(OutputGradient))
         if jacobian:
             self.batch = self.batch.map(lambda t: t.detach().requires_grad_() if t.is_floating_point() else t)
-        self._with_graph = graph or jacobian or bool(wants_gradient)
+        self._with_graph = graph or jacobian or wants_gradient or any(reading == "coupled" for reading, _ in samples)
         self._gradients = None
         self._result = self._forward(self.batch, self._record, graph=self._with_graph)
-        for name, gradient in (self.gradients() if wants_gradient else {}).items():
-            parameter = self.model.get_parameter(name)
-            for observer in wants_gradient:
-                self._record.add(observer, observer.reduce(name, parameter, gradient))
+        if wants_gradient:
+            self._show_gradients()
+        for reading, of in samples:
+            for scalar in self._scalars(reading, of):
+                gradients = self._differentiate(scalar)
+                for observer in self._record.of(SampleGradient):
+                    if (observer.reading, observer.of) == (reading, of):
+                        self._record.add(observer, observer.reduce(gradients))
 
     def seen(self, observe: Mapping[str, Observer]) -> Seen:
         """Values of some of the observers of the shared pass, by the names under which a proxy declared them."""
@@ -184,6 +135,11 @@ class Passes:
     def remark(self, reason: str) -> None:
         """Say why the score about to be returned is not finite; it is kept beside the score."""
         self.remarks.append(reason)
+
+    def undefined(self, reason: str) -> Tensor:
+        """The score of a network for which the formula has none, () NaN; recorded as the worst, with the reason."""
+        self.remark(reason)
+        return torch.tensor(math.nan, dtype=torch.float64)
 
     # ------------------------------------------------------------------ products
 
@@ -203,13 +159,33 @@ class Passes:
         Raises:
             InputError: if the batch has no targets.
         """
-        return cross_entropy(self._graph_outputs(), self._targets(self.batch), reduction)
+        loss = cross_entropy(self._graph_outputs(), self._targets(self.batch), reduction)
+        if not torch.isfinite(loss).all():
+            self.trouble = "the loss is not finite"
+        return loss
 
     def gradients(self) -> Mapping[str, Tensor]:
         """Gradient of the mean loss by parameter name; parameters that the loss does not reach are left out."""
         if self._gradients is None:
             self._gradients = self._differentiate(self.loss())
         return self._gradients
+
+    def part_gradients(self, n_parts: int) -> tuple[Mapping[str, Tensor], ...]:
+        """Gradients of the mean losses of equal parts of the batch, by parameter name; each its own forward pass.
+
+        Images that are left over when N is divided are not used.
+
+        Raises:
+            InputError: if there are fewer images than parts, or no targets.
+        """
+        size = self.batch.n // n_parts
+        if size == 0:
+            raise InputError(f"expected at least {n_parts} images to part, but the batch has {self.batch.n}")
+        if n_parts not in self._parts:
+            parts = [self._rows(part * size, size) for part in range(n_parts)]
+            losses = (cross_entropy(self._logits(part), self._targets(part), "mean") for part in parts)
+            self._parts[n_parts] = tuple(self._differentiate(loss) for loss in losses)
+        return self._parts[n_parts]
 
     def input_jacobian(self) -> Tensor:
         """Gradient of the sum of all logits with respect to the inputs, (N, C*H*W)."""
@@ -244,6 +220,15 @@ class Passes:
         with seeded(self._seed):
             yield copy.deepcopy(self.model)
 
+    def own_forward(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Result of one pass of a model of one's own, such as a scratch copy; counted, its errors reported.
+
+        Raises:
+            ModelError: if the model raises; the original error is the cause.
+            InputError: if it makes NaN of finite inputs.
+        """
+        return self._called(model, Batch(inputs))
+
     # ------------------------------------------------------------------ inside
 
     def _forward(self, batch: Batch, record: Record, *, graph: bool = False) -> Any:
@@ -258,7 +243,9 @@ class Passes:
                 self._hook(observer, record, stack)
             if record.of(Activation):
                 stack.enter_context(self._tap(batch, reader))
-            result = self._called(batch)
+            if record.of(OutputGradient):
+                self._watch_outputs(record, stack)
+            result = self._called(self.model, batch)
         self.untapped, self.n_calls = reader.untapped, reader.n_calls
         opaque = [name for name in reader.untapped if name.startswith(OPAQUE)]
         if opaque:
@@ -269,11 +256,11 @@ class Passes:
             raise NoActivationError(_nothing_tapped(self.options.taps, reader.untapped))
         return result
 
-    def _called(self, batch: Batch) -> Any:
+    def _called(self, model: nn.Module, batch: Batch) -> Any:
         self.n_forwards += 1
         try:
             # a model may begin in place: its first module then writes to a copy, not to the caller's images or a leaf
-            result = batch.map(torch.clone).call(self.model)
+            result = batch.map(torch.clone).call(model)
         except NaswotError:
             raise
         except _StopForward:
@@ -281,11 +268,11 @@ class Passes:
         except Exception as error:
             given = ", ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in batch.tensors())
             raise ModelError(
-                f"the model {type(self.model).__name__} raised {type(error).__name__}: {error} (inputs {given})"
+                f"the model {type(model).__name__} raised {type(error).__name__}: {error} (inputs {given})"
             ) from error
         if any(is_nan(value) for value in tensors_of(result)):
             raise InputError(
-                f"the model {type(self.model).__name__} turned finite inputs into NaN outputs; "
+                f"the model {type(model).__name__} turned finite inputs into NaN outputs; "
                 f"its weights may hold NaN or be too large"
             )
         return result
@@ -295,7 +282,9 @@ class Passes:
             smooth = self.options.taps == "all"
             return FunctionTap(self.model, reader, smooth=smooth, names=self.options.names)
         self.n_backwards += 1
-        reached = reached_by_gradient(self.model, batch, lambda b: logits_of(self._called(b), self.options.output))
+        reached = reached_by_gradient(
+            self.model, batch, lambda b: logits_of(self._called(self.model, b), self.options.output)
+        )
         return ModuleTap(reached, reader)
 
     def _listener(self, record: Record) -> Callable[[ActivationCall], None]:
@@ -317,23 +306,58 @@ class Passes:
             if isinstance(module, observer.type):
                 stack.callback(module.register_forward_hook(see).remove)
 
+    def _watch_outputs(self, record: Record, stack: ExitStack) -> None:
+        types = tuple(observer.type for observer in record.of(OutputGradient))
+
+        def watch(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+            if not isinstance(output, Tensor) or not output.requires_grad:
+                return output
+            self._watched.append((module, output))
+            return output.clone()  # what follows may write in place; the output that was seen stays as it is
+
+        self._watched.clear()
+        for module in modules_of(self.model):
+            if isinstance(module, types):
+                stack.callback(module.register_forward_hook(watch).remove)
+
+    def _show_gradients(self) -> None:
+        outputs = [output for _, output in self._watched]
+        found, of_outputs = self._differentiate_with(self.loss(), outputs)
+        self._gradients = found
+        for name, gradient in found.items():
+            for observer in self._record.of(Gradient):
+                self._record.add(observer, observer.reduce(name, self.model.get_parameter(name), gradient))
+        for (module, output), gradient_or_none in zip(self._watched, of_outputs, strict=True):
+            for observer in self._record.of(OutputGradient):
+                if isinstance(module, observer.type) and gradient_or_none is not None:
+                    self._record.add(observer, observer.reduce(module, output.detach(), gradient_or_none))
+        self._watched.clear()
+
     def _graph_outputs(self) -> Tensor:
         if self._result is None or not self._with_graph:
             self.observe(self._record.observers, graph=True)
         return self.outputs()
 
     def _differentiate(self, scalar: Tensor) -> dict[str, Tensor]:
+        return self._differentiate_with(scalar, [])[0]
+
+    def _differentiate_with(
+        self, scalar: Tensor, outputs: list[Tensor]
+    ) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+        """Gradients by parameter name, and with respect to ``outputs``; the graph stays."""
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not named:
             raise InputError("the model has no trainable parameter, so there is no gradient to take")
         self.n_backwards += 1
-        gradients = torch.autograd.grad(scalar, list(named.values()), retain_graph=True, allow_unused=True)
-        return {name: g for name, g in zip(named, gradients, strict=True) if g is not None}
+        wanted = [*named.values(), *outputs]
+        gradients = torch.autograd.grad(scalar, wanted, retain_graph=True, allow_unused=True)
+        found = zip(named, gradients[: len(named)], strict=True)
+        return {name: gradient for name, gradient in found if gradient is not None}, gradients[len(named) :]
 
     def _scalars(self, reading: str, of: str) -> Iterator[Tensor]:
         if reading == "single":
             for i in range(self.batch.n):
-                yield self._scalar_rows(self._image(i), of)[0]
+                yield self._scalar_rows(self._rows(i, 1), of)[0]
         elif reading == "eval":
             with in_mode(self.model, "eval"):
                 rows = self._scalar_rows(self.batch, of)
@@ -343,36 +367,21 @@ class Passes:
             yield from logits.sum(dim=1) if of == "logits" else self.loss(reduction="none")
 
     def _scalar_rows(self, batch: Batch, of: str) -> Tensor:
-        logits = logits_of(self._forward(batch, Record([]), graph=True), self.options.output)
+        logits = self._logits(batch)
         return logits.sum(dim=1) if of == "logits" else cross_entropy(logits, self._targets(batch), "none")
 
-    def _image(self, i: int) -> Batch:
+    def _logits(self, batch: Batch) -> Tensor:
+        return logits_of(self._forward(batch, Record([]), graph=True), self.options.output)
+
+    def _rows(self, start: int, size: int) -> Batch:
         dim, targets = self.batch.batch_dim, self.batch.targets
-        one = Batch(self.batch.inputs, batch_dim=dim).map(lambda t: t.detach().narrow(dim, i, 1))
-        return Batch(one.inputs, None if targets is None else targets[i : i + 1], dim)
+        some = Batch(self.batch.inputs, batch_dim=dim).map(lambda t: t.detach().narrow(dim, start, size))
+        return Batch(some.inputs, None if targets is None else targets[start : start + size], dim)
 
     def _targets(self, batch: Batch) -> Tensor:
         if batch.targets is None:
             raise InputError("the loss needs labels, but the batch has none; pass Batch(inputs, targets)")
         return batch.targets
-
-    def _placed(self, batch: Batch) -> Batch:
-        floating = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
-
-        def place(tensor: Tensor) -> Tensor:
-            if tensor.is_meta and not device_of(self.model).type == "meta":
-                raise InputError("the inputs lie on the meta device, which holds no numbers; give them values first")
-            tensor = (tensor.clone() if tensor.is_inference() else tensor).detach().to(device_of(self.model))
-            if tensor.is_floating_point() and floating is not None:
-                tensor = tensor.to(floating)
-            if self.options.channels_last and tensor.dim() == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
-            return tensor
-
-        with torch.inference_mode(False):  # no inference tensor may enter a graph
-            placed = batch.map(place)
-            targets = None if batch.targets is None else batch.targets.clone().to(device_of(self.model))
-        return Batch(placed.inputs, targets, batch.batch_dim)
 
     def _materialise(self) -> None:
         """Give lazy parameters their shape, in evaluation mode so that no statistics move; this stays."""

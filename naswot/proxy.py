@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from naswot.errors import OptionError, RegistrationError
-from naswot.observers import Gradient, Observer, Seen
+from naswot.observers import Gradient, Observer, OutputGradient, SampleGradient, Seen
 from naswot.registry import Registry
 
 if TYPE_CHECKING:
     from naswot.passes import Passes
 
-Need = Literal["forward", "outputs", "gradients", "input_jacobian", "per_sample_gradients", "scratch", "targets"]
+Need = Literal["forward", "outputs", "gradients", "input_jacobian", "part_gradients", "scratch", "targets"]
+Invariance = Literal["inputs", "labels", "weights", "order"]
+"""What a score does not depend on: the images, the labels, the values of the weights, the order of the images."""
 ProxyFunction = Callable[..., Tensor]
 
 
@@ -33,6 +35,10 @@ class Proxy:
         higher_is_better: direction of the raw value.
         reference: paper, year and arXiv number.
         version: raised whenever a score changes.
+        minimum_images: smallest batch for which the formula means something.
+        invariant_to: what the score does not depend on, labels aside.
+        fits: architectures it is defined for, in words.
+        own_cost: passes of its own, in words, such as ``"64 forwards"``; the shared ones follow from the rest.
         options: keyword arguments bound so far.
     """
 
@@ -43,6 +49,10 @@ class Proxy:
     higher_is_better: bool
     reference: str
     version: int = 1
+    minimum_images: int = 1
+    invariant_to: tuple[Invariance, ...] = ()
+    fits: str = "any model"
+    own_cost: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, seen: Seen, passes: Passes) -> Tensor:
@@ -57,17 +67,36 @@ class Proxy:
     @property
     def needs_forward(self) -> bool:
         """Whether it looks at the plain forward pass that all proxies share."""
-        return bool(self.observe) or any(need in ("forward", "outputs", "gradients") for need in self.needs)
+        shared = ("forward", "outputs", "gradients", "input_jacobian")
+        return bool(self.observe) or any(need in shared for need in self.needs)
 
     @property
     def needs_gradients(self) -> bool:
         """Whether it looks at the loss's gradient, which all proxies share."""
-        return "gradients" in self.needs or any(isinstance(o, Gradient) for o in self.observe.values())
+        observed = any(isinstance(o, Gradient | OutputGradient) for o in self.observe.values())
+        return "gradients" in self.needs or observed
 
     @property
     def needs_targets(self) -> bool:
         """Whether it needs labels."""
-        return self.needs_gradients or "targets" in self.needs
+        of_loss = any(isinstance(o, SampleGradient) and o.of == "loss" for o in self.observe.values())
+        return self.needs_gradients or of_loss or "targets" in self.needs or "part_gradients" in self.needs
+
+    @property
+    def cost(self) -> str:
+        """Passes over the batch that it needs if run alone; those without "own" are shared with other proxies."""
+        samples = {observer.reading for observer in self.observe.values() if isinstance(observer, SampleGradient)}
+        parts = [
+            (self.needs_forward, "forward"),
+            (self.needs_gradients, "backward"),
+            ("input_jacobian" in self.needs, "backward to the inputs"),
+            ("part_gradients" in self.needs, "forward and backward in parts"),
+            ("coupled" in samples, "N backwards"),
+            ("eval" in samples, "own forward, N backwards"),
+            ("single" in samples, "N forwards and backwards of one image"),
+            (bool(self.own_cost), f"own: {self.own_cost}"),
+        ]
+        return " + ".join(words for wanted, words in parts if wanted) or "none"
 
     def with_options(self, **options: Any) -> Proxy:
         """The same proxy with some of its keyword options bound.
@@ -92,6 +121,10 @@ def register_proxy(
     needs: Sequence[Need] = (),
     higher_is_better: bool = True,
     version: int = 1,
+    minimum_images: int = 1,
+    invariant_to: Sequence[Invariance] = (),
+    fits: str = "any model",
+    own_cost: str = "",
 ) -> Callable[[ProxyFunction], ProxyFunction]:
     """Decorator that makes a function a proxy under its own name.
 
@@ -101,6 +134,11 @@ def register_proxy(
         needs: products of the passes that the function asks for; the plan follows from them.
         higher_is_better: direction of the raw value.
         version: raised whenever a score changes.
+        minimum_images: smallest batch for which the formula means something; smaller ones are refused.
+        invariant_to: what the score does not depend on: ``"inputs"``, ``"weights"``, ``"order"`` of the images; labels
+            need not be named where none are needed. The contract suite holds the proxy to it.
+        fits: architectures it is defined for, in words, for the table of proxies.
+        own_cost: passes of its own, in words, such as ``"64 forwards"``.
     Raises:
         RegistrationError: if the name is taken or the function has no docstring.
     """
@@ -109,7 +147,19 @@ def register_proxy(
         name = function.__name__
         if not inspect.getdoc(function):
             raise RegistrationError(f"proxy {name!r} has no docstring; its first line is what lists show")
-        entry = Proxy(name, function, dict(observe or {}), tuple(needs), higher_is_better, reference, version)
+        entry = Proxy(
+            name,
+            function,
+            dict(observe or {}),
+            tuple(needs),
+            higher_is_better,
+            reference,
+            version,
+            minimum_images,
+            tuple(invariant_to),
+            fits,
+            own_cost,
+        )
         proxies.register(name, entry)
         return function
 

@@ -25,10 +25,12 @@ from naswot.kernels import (
     codes,
     log_determinant,
     n_duplicate_codes,
-    relu_agreement,
+    packed_agreement,
+    packed_codes,
 )
 from naswot.observers import Activation, Seen
-from naswot.passes import Passes, PassOptions, device_of, fast_options, options_from
+from naswot.options import PassOptions, device_of, fast_options, options_from
+from naswot.passes import Passes
 from naswot.preserve import Mode
 from naswot.proxy import register_proxy
 from naswot.types import Batch, ModelInputs, to_batch
@@ -36,13 +38,23 @@ from naswot.types import Batch, ModelInputs, to_batch
 _PAPER = "Mellor et al., Neural Architecture Search without Training, ICML 2021, arXiv:2006.04647"
 
 
-def _kernel_of(call: ActivationCall) -> Tensor:
+def _words_of(call: ActivationCall) -> Tensor | None:
     values = call.units()
     prepared = call.empty_result() if can_sweep(values) else None
     if prepared is None:
-        return agreement_kernel(values, call.threshold)
-    call.result, result_units = prepared
-    return relu_agreement(values, result_units)
+        return packed_codes(values, call.threshold)
+    call.result, output = prepared
+    return packed_codes(values, output=output)
+
+
+def _kernel_of(call: ActivationCall) -> Tensor:
+    words = packed_units(call)
+    return agreement_kernel(call.units(), call.threshold) if words is None else packed_agreement(words, call.n_units)
+
+
+def packed_units(call: ActivationCall) -> Tensor | None:
+    """Packed codes of one activation call, (N, ceil(D / 64)) uint64; None where they cannot be packed."""
+    return call.once(_words_of)
 
 
 def agreement_counts(call: ActivationCall) -> Tensor:

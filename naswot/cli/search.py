@@ -105,7 +105,7 @@ def command(**given: Any) -> None:
 def _prepared(given: dict[str, Any]) -> tuple[ImageSet, Evaluator]:
     from naswot.data import get_data
     from naswot.evaluate import Evaluator
-    from naswot.passes import PassOptions, fast_options
+    from naswot.options import PassOptions, fast_options
     from naswot.space import get_space
 
     images = get_data(given["data"], root=given["data_root"], size=given["size"])

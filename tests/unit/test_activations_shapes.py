@@ -109,19 +109,18 @@ def count_kernels(monkeypatch, model, inputs=VALUES, **options):
     from naswot import scoring
 
     counted = []
-    original = scoring.agreement_kernel
+    original, original_packed = scoring.agreement_kernel, scoring.packed_agreement
 
     def counting(values, threshold=0.0):
         counted.append(values.shape)
         return original(values, threshold)
 
-    def sweeping(values, result):
-        counted.append(values.shape)
-        return original_sweep(values, result)
+    def counting_packed(words, d):
+        counted.append((len(words), d))
+        return original_packed(words, d)
 
-    original_sweep = scoring.relu_agreement
     monkeypatch.setattr(scoring, "agreement_kernel", counting)
-    monkeypatch.setattr(scoring, "relu_agreement", sweeping)
+    monkeypatch.setattr(scoring, "packed_agreement", counting_packed)
     kernel = naswot.hamming_kernel(model, inputs, **options)
     return len(counted), kernel
 
@@ -207,8 +206,13 @@ def test_inference_tensors_are_counted_anew():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_relu_computed_in_the_sweep_is_that_of_torch(monkeypatch, dtype, layout):
     swept = []
-    original = scoring.relu_agreement
-    monkeypatch.setattr(scoring, "relu_agreement", lambda *a: swept.append(1) or original(*a))
+    original = scoring.packed_codes
+
+    def packing(values, threshold=0.0, *, output=None):
+        swept.extend([] if output is None else [1])
+        return original(values, threshold, output=output)
+
+    monkeypatch.setattr(scoring, "packed_codes", packing)
     special = torch.tensor([math.inf, -math.inf, 0.0, -0.0, 1e-40, -1e-40, math.nan, -math.nan, 3.0, -3.0])
     values = torch.cat([special, torch.randn(14)]).reshape(2, 3, 2, 2).to(dtype).contiguous(memory_format=layout)
     values = torch.cat([values, values.flip(0), -values, values * 0.5])

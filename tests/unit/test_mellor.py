@@ -13,7 +13,8 @@ from torch import nn
 
 import naswot
 from naswot.errors import ModelError, NoActivationError
-from naswot.passes import Passes, PassOptions
+from naswot.options import PassOptions
+from naswot.passes import Passes
 from naswot.scoring import AGREEMENT
 from naswot.types import Batch
 

@@ -15,7 +15,8 @@ import naswot
 from naswot.errors import OptionError
 from naswot.measuring import run_proxies
 from naswot.observers import Activation, Gradient, Module
-from naswot.passes import Passes, PassOptions
+from naswot.options import PassOptions
+from naswot.passes import Passes
 from naswot.proxy import Proxy, get_proxy
 from naswot.types import Batch
 

@@ -12,7 +12,8 @@ from torch import nn
 
 import naswot
 from naswot.errors import ModelError
-from naswot.passes import Passes, PassOptions
+from naswot.options import PassOptions
+from naswot.passes import Passes
 from naswot.preserve import preserve
 from naswot.seeding import seeded
 from naswot.testing.traces import Traces

@@ -14,7 +14,8 @@ import naswot
 from naswot.errors import InputError, OptionError, OutputError
 from naswot.measuring import run_proxies
 from naswot.observers import Gradient
-from naswot.passes import Passes, PassOptions
+from naswot.options import PassOptions
+from naswot.passes import Passes
 from naswot.proxy import Proxy, get_proxy
 from naswot.types import Batch
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from naswot import _popcount, _team
-from naswot.kernels import agreement_kernel, relu_agreement
+from naswot.kernels import agreement_kernel, packed_agreement, packed_codes
 
 SHAPES = [(1, 3), (2, 64), (3, 65), (7, 1), (8, 200), (33, 130), (128, 1000)]
 needs_team = pytest.mark.skipif(_team._team() is None, reason="torch's OpenMP offers no GOMP_parallel here")
@@ -38,7 +38,9 @@ def test_sweep_is_the_same_for_any_number_of_threads(threads, shape, dtype):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     values[-1, -1] = -math.inf
     output = torch.full_like(values, math.nan)
-    assert torch.equal(relu_agreement(values, output), agreement_kernel(values, backend="product")), threads
+    words = packed_codes(values, output=output)
+    kernel = packed_agreement(words, values.shape[1])
+    assert torch.equal(kernel, agreement_kernel(values, backend="product")), threads
     assert torch.equal(output, values.relu())
 
 
