@@ -11,62 +11,35 @@ Example:
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import math
 import random
 import re
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from naswot.errors import ModelError, NaswotError
+from naswot.errors import InputError, ModelError, NaswotError
 from naswot.measuring import Measurement, run_proxies
 from naswot.passes import Passes
 from naswot.proxy import Proxy, get_proxy, list_proxies
-from naswot.seeding import seeded, torch_generator
+from naswot.seeding import seeded
+from naswot.testing.networks import KINDS, N_CLASSES, small_batch, small_images, small_labels, small_network
 from naswot.testing.traces import Traces
 from naswot.types import Batch
 
-N_CLASSES = 5
 
-
-class SmallNetwork(nn.Module):
-    """Convolutions with and without BatchNorm, a frozen one, dropout, a residual sum; 8x8 images to five logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
-        self.block = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 1))
-        self.norm, self.dropout = nn.BatchNorm2d(6), nn.Dropout(0.5)
-        self.classifier = nn.Linear(6, N_CLASSES)
-        self.failing = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, 8, 8) to (N, 5)."""
-        x = self.stem(x)
-        x = torch.relu(self.norm(x + self.block(x)))
-        if self.failing:
-            raise RuntimeError("this layer always fails")
-        logits: Tensor = self.classifier(self.dropout(x.mean(dim=(2, 3))))
-        return logits
-
-
-def small_network() -> SmallNetwork:
-    """The same weights every time; the frozen norm, a gradient and the modes are there to be left alone."""
-    with seeded(0):
-        model = SmallNetwork()
-    model.norm.eval()
-    model.classifier.bias.grad = torch.ones(N_CLASSES)
-    return model
-
-
-def small_batch(n: int = 8) -> Batch:
-    """N images and labels."""
-    generator = torch_generator(1)
-    return Batch(torch.randn(n, 3, 8, 8, generator=generator), torch.randint(N_CLASSES, (n,), generator=generator))
+@functools.cache
+def _scores_in_company(names: tuple[str, ...], n: int) -> Mapping[str, float]:
+    """All of these proxies over one set of shared passes, beside one that draws from the global generators."""
+    greedy = Proxy("greedy", lambda seen, passes: torch.rand(()), {}, (), True, "draws what others may rely on")
+    chosen = [greedy, *(get_proxy(name) for name in names)]
+    return run_proxies(small_network(), small_batch(n), chosen).scores
 
 
 class ProxyContract:
@@ -80,8 +53,9 @@ class ProxyContract:
         return get_proxy(self.name)
 
     def measure(self, proxy: Proxy, model: nn.Module | None = None, *, seed: int = 0, n: int = 8) -> Measurement:
-        """The proxy alone on a small network."""
-        return run_proxies(model or small_network(), small_batch(n), [proxy], seed=seed)
+        """The proxy alone on a small network, with no fewer images than it needs."""
+        batch = small_batch(max(n, proxy.minimum_images))
+        return run_proxies(model or small_network(), batch, [proxy], seed=seed)
 
     def test_score_is_a_number(self, proxy: Proxy) -> None:
         """Finite, or infinite with a reason; NaN never."""
@@ -123,23 +97,96 @@ class ProxyContract:
         assert len(scores) == 1
 
     def test_company_does_not_matter(self, proxy: Proxy) -> None:
-        """Shared passes give every proxy what it gets alone, also beside one that draws from the global generators."""
+        """Shared passes give every proxy what it gets alone, in whatever order they are asked."""
         alone = self.measure(proxy).scores[proxy.name]
-        greedy = Proxy("greedy", lambda seen, passes: torch.rand(()), {}, (), True, "draws what others may rely on")
-        company = [greedy, *(get_proxy(name) for name in list_proxies(without=[proxy.name]))]
-        for chosen in ([*company, proxy], [proxy, *company]):
-            assert run_proxies(small_network(), small_batch(), chosen).scores[proxy.name] == alone
+        n = max(small_batch().n, proxy.minimum_images)
+        names = sorted({proxy.name, *(name for name in list_proxies() if get_proxy(name).minimum_images <= n)})
+        for order in (tuple(names), tuple(reversed(names))):
+            assert _scores_in_company(order, n)[proxy.name] == alone
+
+    def test_needs_no_label_it_does_not_ask_for(self, proxy: Proxy) -> None:
+        """Labels missing: refused in words by those that need them, of no effect on the others."""
+        bare = Batch(small_batch(max(8, proxy.minimum_images)).inputs)
+        if proxy.needs_targets:
+            with pytest.raises(InputError, match="needs labels"):
+                run_proxies(small_network(), bare, [proxy])
+        else:
+            assert run_proxies(small_network(), bare, [proxy]).scores == self.measure(proxy).scores
+
+    def test_keeps_the_invariances_it_declares(self, proxy: Proxy) -> None:
+        """Other images, labels or weights, or another order of the images, change nothing where that is claimed."""
+        n = max(8, proxy.minimum_images)
+        images, labels = small_images(n), small_labels(n)
+        changed = {
+            "inputs": Batch(small_images(n, seed=2), labels),
+            "labels": Batch(images, (labels + 1) % N_CLASSES),
+            "order": Batch(images.flip(0), labels.flip(0)),
+            "weights": Batch(images, labels),
+        }
+        expected = self.measure(proxy).scores[proxy.name]
+        for claim in proxy.invariant_to:
+            model = small_network()
+            if claim == "weights":
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter.mul_(1.5).add_(0.01)
+            value = run_proxies(model, changed[claim], [proxy]).scores[proxy.name]
+            assert value == pytest.approx(expected, rel=1e-6), f"not invariant to {claim}"
+
+    def test_too_small_a_batch_is_refused(self, proxy: Proxy) -> None:
+        """Below the smallest batch that it states."""
+        if proxy.minimum_images > 1:
+            with pytest.raises(InputError, match=f"{proxy.name} needs at least {proxy.minimum_images} images"):
+                run_proxies(small_network(), small_batch(proxy.minimum_images - 1), [proxy])
+        assert self.measure(proxy, n=2).scores
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_any_architecture_is_scored_or_refused_in_words(self, proxy: Proxy, kind: str) -> None:
+        """Convolutions, transformers, tokens, nothing trainable, half precision: a status, never a made-up number."""
+        batch = small_batch(max(8, proxy.minimum_images), kind)
+        try:
+            result = run_proxies(small_network(kind), batch, [proxy])
+        except NaswotError as error:
+            assert not isinstance(error, ModelError), error  # noqa: PT017
+            assert len(str(error)) > 20  # noqa: PT017
+        else:
+            value = result.scores[proxy.name]
+            assert math.isfinite(value) or result.reasons[proxy.name]
+
+    def test_one_class_only(self, proxy: Proxy) -> None:
+        """A batch of one class is scored, undefined with its reason, or refused in words."""
+        n = max(8, proxy.minimum_images)
+        try:
+            batch = Batch(small_images(n), torch.zeros(n, dtype=torch.int64))
+            result = run_proxies(small_network(), batch, [proxy])
+        except NaswotError as error:
+            assert str(error)  # noqa: PT017
+        else:
+            assert math.isfinite(result.scores[proxy.name]) or result.reasons[proxy.name]
+
+    def test_overflow_is_a_status(self, proxy: Proxy) -> None:
+        """Weights so large that the loss overflows: a number, or an infinity with its reason, or an error in words."""
+        model = small_network()
+        with torch.no_grad():
+            model.get_parameter("classifier.weight").fill_(3e38)
+        try:
+            result = run_proxies(model, small_batch(max(8, proxy.minimum_images)), [proxy])
+        except NaswotError as error:
+            assert str(error)  # noqa: PT017
+        else:
+            assert math.isfinite(result.scores[proxy.name]) or result.reasons[proxy.name]
 
     def test_leaves_no_trace(self, proxy: Proxy) -> None:
         """Model, batch and global state come back as they were."""
-        model, batch = small_network(), small_batch()
+        model, batch = small_network(), small_batch(max(8, proxy.minimum_images))
         with Traces(model, *batch.tensors()) as traces:
             run_proxies(model, batch, [proxy])
         assert traces.left == []
 
     def test_leaves_no_trace_when_the_model_fails(self, proxy: Proxy) -> None:
         """A failing layer is reported as the model's error and leaves nothing behind."""
-        model, batch = small_network(), small_batch()
+        model: Any = small_network()
+        batch = small_batch(max(8, proxy.minimum_images))
         model.failing = True
         with Traces(model, *batch.tensors()) as traces:
             try:
@@ -155,7 +202,7 @@ class ProxyContract:
     def test_one_image_is_scored_or_refused_in_words(self, proxy: Proxy) -> None:
         """No bare error of torch for a batch of one."""
         try:
-            value = self.measure(proxy, n=1).scores[proxy.name]
+            value = run_proxies(small_network(), small_batch(1), [proxy]).scores[proxy.name]
         except NaswotError as error:
             assert str(error)  # noqa: PT017
         else:
