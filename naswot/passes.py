@@ -124,9 +124,10 @@ class Passes:
         for reading, of in samples:
             for scalar in self._scalars(reading, of):
                 gradients = self._differentiate(scalar)
-                for observer in self._record.of(SampleGradient):
-                    if (observer.reading, observer.of) == (reading, of):
-                        self._record.add(observer, observer.reduce(gradients))
+                with unwatched():
+                    for observer in self._record.of(SampleGradient):
+                        if (observer.reading, observer.of) == (reading, of):
+                            self._record.add(observer, observer.reduce(gradients))
 
     def seen(self, observe: Mapping[str, Observer]) -> Seen:
         """Values of some of the observers of the shared pass, by the names under which a proxy declared them."""
@@ -307,8 +308,6 @@ class Passes:
                 stack.callback(module.register_forward_hook(see).remove)
 
     def _watch_outputs(self, record: Record, stack: ExitStack) -> None:
-        types = tuple(observer.type for observer in record.of(OutputGradient))
-
         def watch(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
             if not isinstance(output, Tensor) or not output.requires_grad:
                 return output
@@ -317,20 +316,21 @@ class Passes:
 
         self._watched.clear()
         for module in modules_of(self.model):
-            if isinstance(module, types):
+            if any(isinstance(module, observer.type) for observer in record.of(OutputGradient)):
                 stack.callback(module.register_forward_hook(watch).remove)
 
     def _show_gradients(self) -> None:
         outputs = [output for _, output in self._watched]
         found, of_outputs = self._differentiate_with(self.loss(), outputs)
         self._gradients = found
-        for name, gradient in found.items():
-            for observer in self._record.of(Gradient):
-                self._record.add(observer, observer.reduce(name, self.model.get_parameter(name), gradient))
-        for (module, output), gradient_or_none in zip(self._watched, of_outputs, strict=True):
-            for observer in self._record.of(OutputGradient):
-                if isinstance(module, observer.type) and gradient_or_none is not None:
-                    self._record.add(observer, observer.reduce(module, output.detach(), gradient_or_none))
+        with unwatched():
+            for name, gradient in found.items():
+                for observer in self._record.of(Gradient):
+                    self._record.add(observer, observer.reduce(name, self.model.get_parameter(name), gradient))
+            for (module, output), gradient_or_none in zip(self._watched, of_outputs, strict=True):
+                for observer in self._record.of(OutputGradient):
+                    if isinstance(module, observer.type) and gradient_or_none is not None:
+                        self._record.add(observer, observer.reduce(module, output.detach(), gradient_or_none))
         self._watched.clear()
 
     def _graph_outputs(self) -> Tensor:

@@ -66,7 +66,7 @@ AGREEMENT = Activation(agreement_counts)
 """Observer whose value is K_H, (N, N) float64, summed over all activation calls."""
 
 
-@register_proxy(reference=_PAPER, observe={"agreement": AGREEMENT})
+@register_proxy(reference=_PAPER, observe={"agreement": AGREEMENT}, invariant_to=("order",))
 def naswot(seen: Seen, passes: Passes) -> Tensor:
     r"""Log-determinant of the kernel of agreeing activation signs.
 
@@ -80,7 +80,7 @@ def naswot(seen: Seen, passes: Passes) -> Tensor:
     return _checked(log_determinant(seen["agreement"]), passes)
 
 
-@register_proxy(reference=_PAPER, observe={"agreement": AGREEMENT})
+@register_proxy(reference=_PAPER, observe={"agreement": AGREEMENT}, invariant_to=("inputs", "weights", "order"))
 def naswot_size(seen: Seen, passes: Passes) -> Tensor:  # noqa: ARG001
     r"""Size term of NASWOT: N log N_A, which only counts units.
 
@@ -91,7 +91,7 @@ def naswot_size(seen: Seen, passes: Passes) -> Tensor:  # noqa: ARG001
     return kernel.shape[0] * kernel[0, 0].log()
 
 
-@register_proxy(reference=_PAPER, observe={"agreement": AGREEMENT})
+@register_proxy(reference=_PAPER, observe={"agreement": AGREEMENT}, invariant_to=("order",))
 def naswot_diversity(seen: Seen, passes: Passes) -> Tensor:
     r"""Diversity term of NASWOT: log|K_H / N_A|, what is left without the count of units; at most 0.
 

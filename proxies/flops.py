@@ -27,6 +27,7 @@ def operation_flops(packet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
 @register_proxy(
     reference="baseline; see Ning et al., NeurIPS 2021, arXiv:2008.03064",
     observe={"flops": Operation(operation_flops, frozenset(flop_registry))},
+    invariant_to=("inputs", "weights", "order"),
 )
 def flops(seen: Seen, passes: Passes) -> Tensor:
     """Multiply-accumulate operations (MACs) of convolutions, linear layers and matrix products, for one image.

@@ -10,7 +10,9 @@ from naswot.passes import Passes
 from naswot.proxy import register_proxy
 
 
-@register_proxy(reference="baseline; see Ning et al., NeurIPS 2021, arXiv:2008.03064")
+@register_proxy(
+    reference="baseline; see Ning et al., NeurIPS 2021, arXiv:2008.03064", invariant_to=("inputs", "weights", "order")
+)
 def params(seen: Seen, passes: Passes) -> Tensor:
     """Number of parameters, shared ones counted once, frozen ones included.
 

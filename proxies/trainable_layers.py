@@ -19,7 +19,9 @@ def learns(module: nn.Module) -> bool:
     return any(p is not None and p.requires_grad for p in module._parameters.values())
 
 
-@register_proxy(reference="Tybl and Neumann, VKDNW, CVPR 2025, arXiv:2502.04975")
+@register_proxy(
+    reference="Tybl and Neumann, VKDNW, CVPR 2025, arXiv:2502.04975", invariant_to=("inputs", "weights", "order")
+)
 def trainable_layers(seen: Seen, passes: Passes) -> Tensor:
     """Number of modules that hold trainable parameters of their own.
 
