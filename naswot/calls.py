@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -182,3 +182,14 @@ class CallReader:
 
     def _forget(self, key: int, _: object) -> None:
         self._alive.pop(key, None)
+
+
+def nothing_tapped(taps: str, untapped: Mapping[str, int]) -> str:
+    """What to say when a pass met no activation that counts: what it met instead."""
+    met = ", ".join(f"{name} ({n})" for name, n in sorted(untapped.items()))
+    hint = "use taps='all' for smooth activations; " if taps == "relu" else ""
+    return (
+        f"the forward pass met no activation that taps={taps!r} counts"
+        + (f"; met instead: {met}" if met else "")
+        + f"; {hint}TorchScript and custom autograd functions cannot be looked into"
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from naswot.activations import FunctionTap
-from naswot.calls import ActivationCall, CallReader, unwatched
+from naswot.calls import ActivationCall, CallReader, nothing_tapped, unwatched
 from naswot.data.checks import check_batch
 from naswot.errors import InputError, ModelError, NaswotError, NoActivationError, OptionError, UntappedWarning
 from naswot.foreign import OPAQUE
@@ -34,7 +34,7 @@ from naswot.observers import (
     Seen,
 )
 from naswot.options import PassOptions, device_of, placed
-from naswot.preserve import eager, in_mode, is_lazy, made_in_inference_mode, modules_of, preserve, set_mode
+from naswot.preserve import Buffers, eager, in_mode, is_lazy, made_in_inference_mode, modules_of, preserve, set_mode
 from naswot.seeding import seeded
 from naswot.types import Batch
 
@@ -73,6 +73,7 @@ class Passes:
         self.trouble: str | None = None
         self._seed = seed
         self._stack = ExitStack()
+        self._buffers: Buffers | None = None
         self._record = Record([])
         self._result: Any = None
         self._with_graph = False
@@ -88,7 +89,7 @@ class Passes:
             stack.enter_context(eager())
             if is_lazy(self.model):
                 self._materialise()
-            stack.enter_context(preserve(self.model))
+            self._buffers = stack.enter_context(preserve(self.model))
             set_mode(self.model, self.options.mode)
             self._stack = stack.pop_all()
         return self
@@ -218,6 +219,7 @@ class Passes:
     @contextmanager
     def scratch(self) -> Iterator[nn.Module]:
         """A private copy of the model, for proxies that change weights, inputs or modes."""
+        self._as_it_came()
         with seeded(self._seed):
             yield copy.deepcopy(self.model)
 
@@ -233,6 +235,7 @@ class Passes:
     # ------------------------------------------------------------------ inside
 
     def _forward(self, batch: Batch, record: Record, *, graph: bool = False) -> Any:
+        self._as_it_came()
         reader = CallReader(batch.n, self.options.batch_dim, self._listener(record))
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(graph))
@@ -254,8 +257,13 @@ class Passes:
                 f"activations inside these are not counted: {', '.join(opaque)}", UntappedWarning, stacklevel=3
             )
         if record.of(Activation) and reader.n_calls == 0:
-            raise NoActivationError(_nothing_tapped(self.options.taps, reader.untapped))
+            raise NoActivationError(nothing_tapped(self.options.taps, reader.untapped))
         return result
+
+    def _as_it_came(self) -> None:
+        """Take back what earlier passes did to the running statistics, so that no pass depends on its company."""
+        if self._buffers is not None and self.n_forwards > 0:
+            self._buffers.restore()
 
     def _called(self, model: nn.Module, batch: Batch) -> Any:
         self.n_forwards += 1
@@ -387,13 +395,3 @@ class Passes:
         """Give lazy parameters their shape, in evaluation mode so that no statistics move; this stays."""
         with in_mode(self.model, "eval"):
             self._forward(self.batch, Record([]))
-
-
-def _nothing_tapped(taps: str, untapped: Mapping[str, int]) -> str:
-    met = ", ".join(f"{name} ({n})" for name, n in sorted(untapped.items()))
-    hint = "use taps='all' for smooth activations; " if taps == "relu" else ""
-    return (
-        f"the forward pass met no activation that taps={taps!r} counts"
-        + (f"; met instead: {met}" if met else "")
-        + f"; {hint}TorchScript and custom autograd functions cannot be looked into"
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
@@ -17,30 +17,46 @@ from naswot.seeding import preserve_random_state
 Mode = Literal["train", "eval", "as_is"]
 
 
+class Buffers:
+    """The buffers of some modules as they are now, to be had again: same objects, same bits."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._saved = [(module, _snapshot(module)) for module in modules]
+        pairs = [pair for _, saved in self._saved for pair in saved.values() if pair is not None]
+        self._pairs = pairs
+        self.counted = tuple(buffer for buffer, _ in pairs if not buffer.is_inference())
+
+    def restore(self) -> None:
+        """Put them back; a graph that saved one of them may go on trusting it."""
+        with torch.autograd.grad_mode._unsafe_preserve_version_counter(self.counted):
+            for module, saved in self._saved:
+                _reinstate(module, saved)
+            _write_back(self._pairs)
+
+
 @contextmanager
-def preserve(model: nn.Module) -> Iterator[nn.Module]:
+def preserve(model: nn.Module) -> Iterator[Buffers]:
     """Put back, on leaving the block, everything a pass can change in ``model`` and around it.
 
     Every buffer (running statistics, spectral norm's vectors, caches) with its bits and its identity, the mode of
     every module, ``requires_grad`` and ``grad`` of every parameter, and the global random states; also when the block
     raises. Parameters keep their values because no pass of this package writes to them; a proxy that must, works on
-    :meth:`~naswot.passes.Passes.scratch`.
+    :meth:`~naswot.passes.Passes.scratch`. Gives the buffers, to be put back between two passes as well.
     """
     modules = modules_of(model)
     modes = [module.training for module in modules]
-    buffers = [_snapshot(module) for module in modules]
-    counted = tuple(pair[0] for saved in buffers for pair in saved.values() if pair and not pair[0].is_inference())
+    buffers = Buffers(modules)
     own = dict.fromkeys(p for module in modules for p in module._parameters.values() if p is not None)
     parameters = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in own]
     # values come back bit for bit, so a graph that the caller holds may go on trusting the buffers it saved
-    with preserve_random_state(), torch.autograd.grad_mode._unsafe_preserve_version_counter(counted):
+    versions = torch.autograd.grad_mode._unsafe_preserve_version_counter(buffers.counted)
+    with preserve_random_state(), versions:
         try:
-            yield model
+            yield buffers
         finally:
-            for module, mode, saved in zip(modules, modes, buffers, strict=True):
+            for module, mode in zip(modules, modes, strict=True):
                 _set_training(module, mode)
-                _reinstate(module, saved)
-            _write_back([pair for saved in buffers for pair in saved.values() if pair is not None])
+            buffers.restore()
             for parameter, requires_grad, grad, value in parameters:
                 if parameter.requires_grad != requires_grad:
                     parameter.requires_grad_(requires_grad)
