@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from naswot.proxy import get_proxy as get_proxy
     from naswot.proxy import list_proxies as list_proxies
     from naswot.proxy import register_proxy as register_proxy
+    from naswot.ranking import rank as rank
     from naswot.scoring import binary_codes as binary_codes
     from naswot.scoring import explain as explain
     from naswot.scoring import hamming_kernel as hamming_kernel
@@ -39,6 +40,7 @@ _HOMES = {
     "get_proxy": "proxy",
     "list_proxies": "proxy",
     "register_proxy": "proxy",
+    "rank": "ranking",
     "binary_codes": "scoring",
     "explain": "scoring",
     "hamming_kernel": "scoring",
@@ -62,6 +64,7 @@ __all__ = [
     "list_spaces",
     "log_determinant",
     "measure",
+    "rank",
     "register_proxy",
     "score",
 ]

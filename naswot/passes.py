@@ -36,7 +36,7 @@ from naswot.observers import (
 from naswot.options import PassOptions, device_of, placed
 from naswot.preserve import Buffers, eager, in_mode, is_lazy, made_in_inference_mode, modules_of, preserve, set_mode
 from naswot.seeding import seeded
-from naswot.types import Batch
+from naswot.types import Batch, ModelInputs
 
 
 class _StopForward(BaseException):
@@ -223,7 +223,7 @@ class Passes:
         with seeded(self._seed):
             yield copy.deepcopy(self.model)
 
-    def own_forward(self, model: nn.Module, inputs: Tensor) -> Any:
+    def own_forward(self, model: nn.Module, inputs: ModelInputs) -> Any:
         """Result of one pass of a model of one's own, such as a scratch copy; counted, its errors reported.
 
         Raises:
@@ -236,6 +236,8 @@ class Passes:
 
     def _forward(self, batch: Batch, record: Record, *, graph: bool = False) -> Any:
         self._as_it_came()
+        if graph and torch.is_inference_mode_enabled():
+            raise InputError("the model was made in inference mode, so no gradient can be taken; build it outside")
         reader = CallReader(batch.n, self.options.batch_dim, self._listener(record))
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(graph))

@@ -185,11 +185,15 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Run what ``torch.compile`` wrapped as the plain Python it was made from, so that taps see it.
+    """Run every layer as the plain calls it is made of, so that taps and counters see them, in whatever company.
 
-    Costs nothing in a process that compiled nothing.
+    What ``torch.compile`` wrapped runs as the Python it was made from, and attention layers do not take their fused
+    path, which would depend on whether a graph is kept. Costs nothing in a process that compiled nothing.
     """
+    fused = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
         if "torch._dynamo.eval_frame" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

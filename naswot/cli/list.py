@@ -8,13 +8,14 @@ import click
 
 from naswot.cli import _options as shared
 
-_KINDS = ("proxies", "spaces", "data", "models")
+_KINDS = ("proxies", "aggregates", "spaces", "data", "models")
 
 
 def _rows(kind: str) -> list[dict[str, str]]:
     from naswot.data import data_sets
     from naswot.models import SOURCES
     from naswot.proxy import proxies
+    from naswot.ranking import aggregates
     from naswot.space import spaces
 
     if kind == "proxies":
@@ -29,6 +30,11 @@ def _rows(kind: str) -> list[dict[str, str]]:
             }
             for name, proxy in proxies
         ]
+    if kind == "aggregates":
+        return [
+            {"name": name, "of": ", ".join(a.proxies) or "--proxies", "what": a.summary, "reference": a.reference}
+            for name, a in aggregates
+        ]
     if kind == "spaces":
         return [
             {"name": name, "architectures": f"{space.size:,}", "reference": space.reference} for name, space in spaces
@@ -42,7 +48,7 @@ def _rows(kind: str) -> list[dict[str, str]]:
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(kind: str | None, as_json: bool) -> None:
-    """List what is installed: proxies, spaces, data sets, and the forms of a model's name.
+    """List what is installed: proxies, aggregates of them, spaces, data sets, and the forms of a model's name.
 
     \b
     Examples:

@@ -24,14 +24,11 @@ class ResidualNetwork(nn.Module):
         self.block = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 1))
         self.norm, self.dropout = nn.BatchNorm2d(6), nn.Dropout(0.5)
         self.classifier = nn.Linear(6, N_CLASSES)
-        self.failing = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, 8, 8) to (N, 5)."""
         x = self.stem(x)
         x = torch.relu(self.norm(x + self.block(x)))
-        if self.failing:
-            raise RuntimeError("this layer always fails")
         logits: Tensor = self.classifier(self.dropout(x.mean(dim=(2, 3))))
         return logits
 
@@ -150,20 +147,11 @@ def small_network(kind: str = "residual") -> nn.Module:
     return model
 
 
-def small_images(n: int = 8, *, seed: int = 1) -> Tensor:
-    """N images, (N, 3, 8, 8)."""
-    return torch.randn(n, 3, 8, 8, generator=torch_generator(seed))
-
-
-def small_labels(n: int = 8, *, n_classes: int = N_CLASSES) -> Tensor:
-    """N labels, (N,)."""
-    return torch.randint(n_classes, (n,), generator=torch_generator(2))
-
-
-def small_batch(n: int = 8, kind: str = "residual") -> Batch:
-    """N inputs that the network of that name takes, and labels."""
-    labels = small_labels(n, n_classes=3 if kind == "no parameter" else N_CLASSES)
+def small_batch(n: int = 8, kind: str = "residual", *, seed: int = 1) -> Batch:
+    """N inputs that the network of that name takes, drawn from ``seed``, and labels that do not depend on it."""
+    n_classes = 3 if kind == "no parameter" else N_CLASSES
+    labels = torch.randint(n_classes, (n,), generator=torch_generator(2))
     if kind not in ("language model", "tied weights"):
-        return Batch(small_images(n), labels)
-    words = torch.randint(_WORDS, (n, _PLACES), generator=torch_generator(3))
+        return Batch(torch.randn(n, 3, 8, 8, generator=torch_generator(seed)), labels)
+    words = torch.randint(_WORDS, (n, _PLACES), generator=torch_generator(seed))
     return Batch({"input_ids": words, "attention_mask": torch.ones_like(words)}, labels)

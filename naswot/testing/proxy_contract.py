@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -17,7 +18,7 @@ import math
 import random
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,19 +28,49 @@ from torch import Tensor, nn
 from naswot.errors import InputError, ModelError, NaswotError
 from naswot.measuring import Measurement, run_proxies
 from naswot.passes import Passes
-from naswot.proxy import Proxy, get_proxy, list_proxies
+from naswot.proxy import Proxy, ProxyFunction, get_proxy, list_proxies
 from naswot.seeding import seeded
-from naswot.testing.networks import KINDS, N_CLASSES, small_batch, small_images, small_labels, small_network
+from naswot.testing.networks import KINDS, N_CLASSES, small_batch, small_network
 from naswot.testing.traces import Traces
 from naswot.types import Batch
 
+_kinds: dict[tuple[str, ProxyFunction], str] = {}
+
+
+def kind_for(proxy: Proxy) -> str:
+    """The small network that a proxy is tried on: the first kind that it does not refuse.
+
+    Raises:
+        AssertionError: if it refuses all of them.
+    """
+    key = (proxy.name, proxy.function)
+    if key not in _kinds:
+        fitting = (k for k in ("residual", "vision transformer", "language model") if _fits(proxy, k, 8))
+        kind = next(fitting, None)
+        assert kind is not None, f"{proxy.name} refuses a residual network, a vision transformer and a language model"
+        _kinds[key] = kind
+    return _kinds[key]
+
 
 @functools.cache
-def _scores_in_company(names: tuple[str, ...], n: int) -> Mapping[str, float]:
-    """All of these proxies over one set of shared passes, beside one that draws from the global generators."""
+def _scores_in_company(kind: str, n: int, backwards: bool) -> Mapping[str, float]:
+    """All proxies that fit that network over one set of shared passes, beside one that draws from the generators."""
     greedy = Proxy("greedy", lambda seen, passes: torch.rand(()), {}, (), True, "draws what others may rely on")
-    chosen = [greedy, *(get_proxy(name) for name in names)]
-    return run_proxies(small_network(), small_batch(n), chosen).scores
+    known = [proxy for proxy in map(get_proxy, list_proxies()) if proxy.minimum_images <= n]
+    fitting = [proxy for proxy in known if _fits(proxy, kind, n)]
+    chosen = fitting[::-1] if backwards else fitting
+    return run_proxies(small_network(kind), small_batch(n, kind), [greedy, *chosen]).scores
+
+
+def _fits(proxy: Proxy, kind: str, n: int) -> bool:
+    with contextlib.suppress(InputError):
+        run_proxies(small_network(kind), small_batch(max(n, proxy.minimum_images), kind), [proxy])
+        return True
+    return False
+
+
+def _fail(module: nn.Module, inputs: object, output: object) -> None:  # noqa: ARG001
+    raise RuntimeError("this layer always fails")
 
 
 class ProxyContract:
@@ -52,10 +83,17 @@ class ProxyContract:
         """The proxy under test."""
         return get_proxy(self.name)
 
-    def measure(self, proxy: Proxy, model: nn.Module | None = None, *, seed: int = 0, n: int = 8) -> Measurement:
-        """The proxy alone on a small network, with no fewer images than it needs."""
-        batch = small_batch(max(n, proxy.minimum_images))
-        return run_proxies(model or small_network(), batch, [proxy], seed=seed)
+    def network(self, proxy: Proxy) -> nn.Module:
+        """A small network of a kind that it does not refuse."""
+        return small_network(kind_for(proxy))
+
+    def batch(self, proxy: Proxy, *, seed: int = 1) -> Batch:
+        """Inputs for that network, no fewer than the proxy needs."""
+        return small_batch(max(8, proxy.minimum_images), kind_for(proxy), seed=seed)
+
+    def measure(self, proxy: Proxy, model: nn.Module | None = None, *, seed: int = 0) -> Measurement:
+        """The proxy alone on that network."""
+        return run_proxies(model or self.network(proxy), self.batch(proxy), [proxy], seed=seed)
 
     def test_score_is_a_number(self, proxy: Proxy) -> None:
         """Finite, or infinite with a reason; NaN never."""
@@ -68,7 +106,7 @@ class ProxyContract:
 
     def test_value_is_a_scalar_tensor(self, proxy: Proxy) -> None:
         """A () tensor, and not one that drags a graph along."""
-        with Passes(small_network(), small_batch()) as passes:
+        with Passes(self.network(proxy), self.batch(proxy)) as passes:
             passes.observe(list(proxy.observe.values()), graph=proxy.needs_gradients)
             value = proxy(passes.seen(proxy.observe), passes)
         assert isinstance(value, Tensor)
@@ -77,7 +115,7 @@ class ProxyContract:
 
     def test_same_seed_same_score(self, proxy: Proxy) -> None:
         """Bit for bit, on the same model or on a copy of it."""
-        model = small_network()
+        model = self.network(proxy)
         first = self.measure(proxy, model, seed=3).scores
         assert self.measure(proxy, model, seed=3).scores == first
         assert self.measure(proxy, copy.deepcopy(model), seed=3).scores == first
@@ -93,39 +131,38 @@ class ProxyContract:
 
     def test_mode_of_the_model_does_not_matter(self, proxy: Proxy) -> None:
         """Proxies look at the mode asked for, not at the one the model came in."""
-        scores = {self.measure(proxy, small_network().train(mode)).scores[proxy.name] for mode in (True, False)}
+        scores = {self.measure(proxy, self.network(proxy).train(mode)).scores[proxy.name] for mode in (True, False)}
         assert len(scores) == 1
 
     def test_company_does_not_matter(self, proxy: Proxy) -> None:
         """Shared passes give every proxy what it gets alone, in whatever order they are asked."""
         alone = self.measure(proxy).scores[proxy.name]
-        n = max(small_batch().n, proxy.minimum_images)
-        names = sorted({proxy.name, *(name for name in list_proxies() if get_proxy(name).minimum_images <= n)})
-        for order in (tuple(names), tuple(reversed(names))):
-            assert _scores_in_company(order, n)[proxy.name] == alone
+        for backwards in (False, True):
+            assert _scores_in_company(kind_for(proxy), self.batch(proxy).n, backwards)[proxy.name] == alone
 
     def test_needs_no_label_it_does_not_ask_for(self, proxy: Proxy) -> None:
         """Labels missing: refused in words by those that need them, of no effect on the others."""
-        bare = Batch(small_batch(max(8, proxy.minimum_images)).inputs)
+        bare = Batch(self.batch(proxy).inputs)
         if proxy.needs_targets:
             with pytest.raises(InputError, match="needs labels"):
-                run_proxies(small_network(), bare, [proxy])
+                run_proxies(self.network(proxy), bare, [proxy])
         else:
-            assert run_proxies(small_network(), bare, [proxy]).scores == self.measure(proxy).scores
+            assert run_proxies(self.network(proxy), bare, [proxy]).scores == self.measure(proxy).scores
 
     def test_keeps_the_invariances_it_declares(self, proxy: Proxy) -> None:
         """Other images, labels or weights, or another order of the images, change nothing where that is claimed."""
-        n = max(8, proxy.minimum_images)
-        images, labels = small_images(n), small_labels(n)
+        batch = self.batch(proxy)
+        labels = torch.arange(batch.n) % N_CLASSES
+        batch = Batch(batch.inputs, labels)
         changed = {
-            "inputs": Batch(small_images(n, seed=2), labels),
-            "labels": Batch(images, (labels + 1) % N_CLASSES),
-            "order": Batch(images.flip(0), labels.flip(0)),
-            "weights": Batch(images, labels),
+            "inputs": Batch(self.batch(proxy, seed=7).inputs, labels),
+            "labels": Batch(batch.inputs, (labels + 1) % N_CLASSES),
+            "order": Batch(batch.map(lambda t: t.flip(0)).inputs, labels.flip(0)),
+            "weights": batch,
         }
-        expected = self.measure(proxy).scores[proxy.name]
+        expected = run_proxies(self.network(proxy), batch, [proxy]).scores[proxy.name]
         for claim in proxy.invariant_to:
-            model = small_network()
+            model = self.network(proxy)
             if claim == "weights":
                 with torch.no_grad():
                     for parameter in model.parameters():
@@ -137,8 +174,7 @@ class ProxyContract:
         """Below the smallest batch that it states."""
         if proxy.minimum_images > 1:
             with pytest.raises(InputError, match=f"{proxy.name} needs at least {proxy.minimum_images} images"):
-                run_proxies(small_network(), small_batch(proxy.minimum_images - 1), [proxy])
-        assert self.measure(proxy, n=2).scores
+                run_proxies(self.network(proxy), small_batch(proxy.minimum_images - 1, kind_for(proxy)), [proxy])
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_any_architecture_is_scored_or_refused_in_words(self, proxy: Proxy, kind: str) -> None:
@@ -155,10 +191,10 @@ class ProxyContract:
 
     def test_one_class_only(self, proxy: Proxy) -> None:
         """A batch of one class is scored, undefined with its reason, or refused in words."""
-        n = max(8, proxy.minimum_images)
+        batch = self.batch(proxy)
         try:
-            batch = Batch(small_images(n), torch.zeros(n, dtype=torch.int64))
-            result = run_proxies(small_network(), batch, [proxy])
+            one = Batch(batch.inputs, torch.zeros(batch.n, dtype=torch.int64))
+            result = run_proxies(self.network(proxy), one, [proxy])
         except NaswotError as error:
             assert str(error)  # noqa: PT017
         else:
@@ -166,11 +202,11 @@ class ProxyContract:
 
     def test_overflow_is_a_status(self, proxy: Proxy) -> None:
         """Weights so large that the loss overflows: a number, or an infinity with its reason, or an error in words."""
-        model = small_network()
+        model = self.network(proxy)
         with torch.no_grad():
             model.get_parameter("classifier.weight").fill_(3e38)
         try:
-            result = run_proxies(model, small_batch(max(8, proxy.minimum_images)), [proxy])
+            result = run_proxies(model, self.batch(proxy), [proxy])
         except NaswotError as error:
             assert str(error)  # noqa: PT017
         else:
@@ -178,16 +214,15 @@ class ProxyContract:
 
     def test_leaves_no_trace(self, proxy: Proxy) -> None:
         """Model, batch and global state come back as they were."""
-        model, batch = small_network(), small_batch(max(8, proxy.minimum_images))
+        model, batch = self.network(proxy), self.batch(proxy)
         with Traces(model, *batch.tensors()) as traces:
             run_proxies(model, batch, [proxy])
         assert traces.left == []
 
     def test_leaves_no_trace_when_the_model_fails(self, proxy: Proxy) -> None:
         """A failing layer is reported as the model's error and leaves nothing behind."""
-        model: Any = small_network()
-        batch = small_batch(max(8, proxy.minimum_images))
-        model.failing = True
+        model, batch = self.network(proxy), self.batch(proxy)
+        failing = model.get_submodule("classifier").register_forward_hook(_fail)
         with Traces(model, *batch.tensors()) as traces:
             try:
                 run_proxies(model, batch, [proxy])
@@ -196,13 +231,13 @@ class ProxyContract:
             else:
                 assert not proxy.needs_forward
         assert traces.left == []
-        model.failing = False
+        failing.remove()
         assert self.measure(proxy, model).scores == self.measure(proxy).scores
 
     def test_one_image_is_scored_or_refused_in_words(self, proxy: Proxy) -> None:
         """No bare error of torch for a batch of one."""
         try:
-            value = run_proxies(small_network(), small_batch(1), [proxy]).scores[proxy.name]
+            value = run_proxies(self.network(proxy), small_batch(1, kind_for(proxy)), [proxy]).scores[proxy.name]
         except NaswotError as error:
             assert str(error)  # noqa: PT017
         else:

@@ -9,7 +9,8 @@ from torch import nn
 
 from naswot.errors import NoActivationError
 from naswot.observers import Activation
-from naswot.passes import Passes, PassOptions
+from naswot.options import PassOptions
+from naswot.passes import Passes
 from naswot.types import Batch
 
 N, D = 6, 11

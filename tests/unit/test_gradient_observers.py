@@ -9,7 +9,7 @@ from torch import nn
 
 from naswot.errors import InputError
 from naswot.measuring import run_proxies
-from naswot.observers import Gradient, Module, OutputGradient, SampleGradient
+from naswot.observers import Gradient, Module, Operation, OutputGradient, SampleGradient
 from naswot.passes import Passes
 from naswot.proxy import Proxy
 from naswot.testing.networks import small_batch, small_network
@@ -160,3 +160,23 @@ def test_own_pass_of_a_scratch_copy_is_counted():
         passes.own_forward(copy, torch.ones(2, 3, 8, 8))
         assert passes.n_forwards == 1
         assert copy is not passes.model
+
+
+def test_model_made_in_inference_mode_has_no_gradients():
+    with torch.inference_mode():
+        model = small_network()
+    with pytest.raises(InputError, match="made in inference mode"):
+        observe(model, small_batch(), Gradient(collect))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_attention_is_seen_whole_with_and_without_a_graph(graph):
+    batch = small_batch(4, "vision transformer")
+    model = small_network("vision transformer").eval()
+    with Passes(model, batch) as passes:
+        operations = Operation(lambda packet, args, kwargs, output: (packet,))
+        passes.observe([operations], graph=graph)
+        seen = passes.seen({"all": operations})["all"]
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.ops.aten._transformer_encoder_layer_fwd not in seen
+    assert torch.ops.aten.gelu in seen
