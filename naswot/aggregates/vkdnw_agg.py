@@ -3,7 +3,7 @@
 Paper: Tybl and Neumann, Training-free Neural Architecture Search through Variance of Knowledge of Deep Network Weights,
 CVPR 2025, arXiv:2502.04975. Original: ondratybl/VKDNW.
 
-Which components: the authors' evaluation of NAS-Bench-201 (`NB201/tss_utils.py`) takes complexity (FLOPs), expressivity,
+Which components: the authors' evaluation of NAS-Bench-201 (`NB201/tss_utils.py`) takes FLOPs, expressivity,
 `jacov`, trainability and its own term, and by turns the entropy alone or the pair of number of layers and entropy for
 the last; as far as we know the published table is that one's, so it is the default. An older version of their search on
 ImageNet has progressivity in the place of `jacov`:

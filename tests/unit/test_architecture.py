@@ -18,7 +18,7 @@ import proxies
 
 PACKAGES = (naswot, proxies, bench_adapters)
 FILES = sorted(path for package in PACKAGES for path in Path(package.__file__).parent.rglob("*.py"))
-LEAVES = {"errors", "types", "seeding", "registry", "kernels", "_popcount", "_team", "logits"}
+LEAVES = {"errors", "types", "seeding", "registry", "kernels", "_popcount", "_patterns", "_team", "logits"}
 HEAVY = {"pandas", "matplotlib", "sklearn", "numba", "PIL", "transformers", "rich", "click"}
 
 
@@ -74,7 +74,7 @@ def test_imports_go_one_way(path):
 def test_heavy_packages_are_imported_where_they_are_used(path):
     name = name_of(path)
     allowed = {"click"} if name.startswith("naswot.cli") else set()
-    if name in ("naswot._popcount", "naswot._team"):
+    if name in ("naswot._popcount", "naswot._team", "naswot._patterns"):
         allowed = {"numba"}
     for target in imported(path, top_level_only=True):
         assert target.partition(".")[0] not in HEAVY - allowed, f"{name} imports {target} at the top"
