@@ -30,7 +30,7 @@ def stable_rank(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tens
         rows = rows.float()
     with torch.autocast(rows.device.type, enabled=False):
         gram = (rows @ rows.t() if rows.shape[0] <= rows.shape[1] else rows.t() @ rows).to(torch.float64)
-    total = gram.diagonal().sum()
+    total: Tensor = gram.diagonal().sum()
     if not total.isfinite() or total == 0:  # not finite, or of rank 0
         return total
     rank: Tensor = total / torch.linalg.eigvalsh(gram)[-1]

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from naswot.cli import _options as shared
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _KINDS = ("proxies", "aggregates", "spaces", "data", "models")
 
 
 def _rows(kind: str) -> list[dict[str, str]]:
+    from naswot.catalogue import proxy_rows
     from naswot.data import data_sets
     from naswot.models import SOURCES
-    from naswot.proxy import proxies
     from naswot.ranking import aggregates
     from naswot.space import spaces
 
     if kind == "proxies":
-        return [
-            {
-                "name": name,
-                "better": "higher" if proxy.higher_is_better else "lower",
-                "forwards": "1, shared" if proxy.needs_forward else "0",
-                "backwards": "1, shared" if proxy.needs_gradients else "0",
-                "what": proxy.summary,
-                "reference": proxy.reference,
-            }
-            for name, proxy in proxies
-        ]
+        return proxy_rows()
     if kind == "aggregates":
         return [
             {"name": name, "of": ", ".join(a.proxies) or "--proxies", "what": a.summary, "reference": a.reference}
@@ -53,20 +47,44 @@ def command(kind: str | None, as_json: bool) -> None:
     \b
     Examples:
       naswot list
+      naswot list proxies
       naswot list proxies --json
     """
-    from rich.table import Table
-
     kinds = [kind] if kind else list(_KINDS)
     tables = {kind: _rows(kind) for kind in kinds}
     if as_json:
         click.echo(json.dumps(tables[kind] if kind else tables, indent=2))
         return
     console = shared.console()
+    if kind == "proxies":
+        for row in tables[kind]:
+            _print_proxy(console, row)
+        return
     for title, rows in tables.items():
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        for column in rows[0] if rows else []:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*row.values())
-        console.print(table, "")
+        brief = [{key: row[key] for key in ("name", "passes", "what")} for row in rows] if title == "proxies" else rows
+        _print_table(console, title, brief)
+
+
+def _print_proxy(console: Console, row: dict[str, str]) -> None:
+    """Everything about one proxy, at any width of the screen."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print(Text.assemble((row["name"], "bold"), "  ", row["what"]))
+    facts = [f"{row['better']} is better", f"passes: {row['passes']}", f"{row['images']} images"]
+    facts += ["needs labels"] if row["labels"] == "yes" else []
+    facts += [f"does not depend on {row['does not depend on']}"] if row["does not depend on"] else []
+    facts += [f"fits {row['fits']}"]
+    console.print(Padding(Text("; ".join(facts)), (0, 0, 0, 4)))
+    console.print(Padding(Text(row["reference"], style="dim"), (0, 0, 1, 4)))
+
+
+def _print_table(console: Console, title: str, rows: list[dict[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in rows[0] if rows else []:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table, "")
