@@ -223,6 +223,7 @@ class Evaluator:
 
     def describe(self) -> dict[str, object]:
         """Everything that determines the numbers, for a store to compare."""
+        bound = {p.name: dict(p.options) for p in self.proxies if not isinstance(p, str) and p.options}
         return {
             "space": self.space.name,
             "build": dict(self.build),
@@ -235,6 +236,7 @@ class Evaluator:
             "channels_last": self.options.channels_last,
             "bfloat16": self.options.bfloat16,
             "pruned": self.pruned,
+            **({"proxy_options": bound} if bound else {}),
         }
 
 

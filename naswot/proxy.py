@@ -59,6 +59,12 @@ class Proxy:
         """The raw score, a () tensor."""
         return self.function(seen, passes, **self.options)
 
+    def __reduce__(self) -> tuple[Callable[..., Proxy], tuple[Any, ...]]:
+        """To another process an installed proxy goes by its name: what it observes may not be picklable."""
+        if self.name in proxies.names() and proxies.get(self.name).function is self.function:
+            return _installed, (self.name, dict(self.options))
+        return Proxy, tuple(getattr(self, each.name) for each in dataclasses.fields(self))
+
     @property
     def summary(self) -> str:
         """First line of the function's docstring."""
@@ -174,6 +180,10 @@ def get_proxy(name: str, **options: Any) -> Proxy:
         True
     """
     return proxies.get(name).with_options(**options)
+
+
+def _installed(name: str, options: Mapping[str, Any]) -> Proxy:
+    return get_proxy(name, **options)
 
 
 def list_proxies(pattern: str = "*", *, without: Sequence[str] = ()) -> list[str]:

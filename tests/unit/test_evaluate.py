@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -18,8 +19,9 @@ import torch
 
 import naswot
 from naswot.data import get_data
-from naswot.errors import InputError, OptionError, WorkerError
+from naswot.errors import InputError, OptionError, StoreError, WorkerError
 from naswot.evaluate import Evaluator, batch_digest
+from naswot.proxy import get_proxy
 from naswot.run import pick_contender, sample_distinct, screen, summarise
 from naswot.store import ResultStore
 from naswot.types import Evaluation
@@ -269,3 +271,22 @@ def test_a_worker_that_dies_is_explained(monkeypatch):
     monkeypatch.setattr("naswot.evaluate.evaluate_chunk", die)
     with worker_pool(2) as executor, pytest.raises(WorkerError, match="a worker process died"):
         screen(make(), sample_distinct(SPACE, 3), executor=executor)
+
+
+def test_proxies_with_options_reach_workers_and_the_store(tmp_path):
+    once, twice = (make(proxies=(get_proxy("flops"), get_proxy("zen", repeats=n))) for n in (1, 2))
+    assert pickle.loads(pickle.dumps(once.proxies)) == once.proxies
+    genotypes = sample_distinct(SPACE, 2)
+    here = [once(genotype).scores for genotype in genotypes]
+    with worker_pool(2) as executor:
+        there = {done.genotype: done.scores for done in once.map(genotypes, executor=executor)}
+    assert [there[genotype] for genotype in genotypes] == here
+    with ResultStore(tmp_path / "r.sqlite", options=once.describe()):
+        pass
+    with pytest.raises(StoreError, match="proxy_options"):
+        ResultStore(tmp_path / "r.sqlite", options=twice.describe())
+
+
+def test_proxy_that_is_not_installed_is_pickled_whole():
+    odd = dataclasses.replace(get_proxy("params"), name="mine", options={})
+    assert pickle.loads(pickle.dumps(odd)) == odd
