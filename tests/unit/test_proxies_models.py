@@ -65,9 +65,9 @@ def test_scored_or_refused_in_words(kind, name):
     try:
         result = run_proxies(model(kind), batch(kind), [get_proxy(name, **options)])
     except NaswotError as error:
-        assert not isinstance(error, ModelError), error
-        assert len(str(error)) > 30
-        assert name not in WORKS[kind], error
+        assert not isinstance(error, ModelError), error  # noqa: PT017
+        assert len(str(error)) > 30  # noqa: PT017
+        assert name not in WORKS[kind], error  # noqa: PT017
         return
     assert math.isfinite(result.scores[name]) or result.reasons[name]
     if name in WORKS[kind]:
