@@ -1,14 +1,16 @@
-"""From what a model returns to its logits and their loss."""
+"""From a model and a batch to its result, its logits and their loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from naswot.errors import OutputError
+from naswot.errors import InputError, ModelError, NaswotError, OutputError
+from naswot.types import Batch
 
 OutputRule = Callable[[Any], Tensor]
 """Picks the logits out of a model's result."""
@@ -48,6 +50,31 @@ def tensors_of(result: Any) -> list[Tensor]:
 def is_nan(tensor: Tensor) -> bool:
     """Whether a tensor holds a NaN."""
     return tensor.is_floating_point() and not tensor.is_meta and bool(tensor.isnan().any())
+
+
+def result_of(model: nn.Module, batch: Batch) -> Any:
+    """What a model makes of a batch; it is given copies, as it may begin in place.
+
+    Raises:
+        ModelError: if the model raises; the original error is the cause.
+        InputError: if it makes NaN of finite inputs.
+    """
+    try:
+        # its first module may write in place: to a copy, not to the caller's images or a leaf
+        result = batch.map(torch.clone).call(model)
+    except NaswotError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in batch.tensors())
+        raise ModelError(
+            f"the model {type(model).__name__} raised {type(error).__name__}: {error} (inputs {given})"
+        ) from error
+    if any(is_nan(value) for value in tensors_of(result)):
+        raise InputError(
+            f"the model {type(model).__name__} turned finite inputs into NaN outputs; "
+            f"its weights may hold NaN or be too large"
+        )
+    return result
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:

@@ -6,10 +6,10 @@ import copy
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from naswot.activations import FunctionTap
 from naswot.calls import ActivationCall, CallReader, nothing_tapped, unwatched
 from naswot.data.checks import check_batch
-from naswot.errors import InputError, ModelError, NaswotError, NoActivationError, OptionError, UntappedWarning
+from naswot.errors import InputError, NoActivationError, OptionError, UntappedWarning
 from naswot.foreign import OPAQUE
-from naswot.logits import cross_entropy, is_nan, logits_of, tensors_of
+from naswot.logits import cross_entropy, logits_of, result_of
 from naswot.mellor import ModuleTap, reached_by_gradient
 from naswot.observers import (
     Activation,
@@ -37,6 +37,8 @@ from naswot.options import PassOptions, device_of, placed
 from naswot.preserve import Buffers, eager, in_mode, is_lazy, made_in_inference_mode, modules_of, preserve, set_mode
 from naswot.seeding import seeded
 from naswot.types import Batch, ModelInputs
+
+T = TypeVar("T")
 
 
 class _StopForward(BaseException):
@@ -79,7 +81,7 @@ class Passes:
         self._with_graph = False
         self._gradients: dict[str, Tensor] | None = None
         self._watched: list[tuple[nn.Module, Tensor]] = []
-        self._parts: dict[int, tuple[Mapping[str, Tensor], ...]] = {}
+        self._products: dict[Hashable, object] = {}
 
     def __enter__(self) -> Passes:
         with ExitStack() as stack:
@@ -99,7 +101,7 @@ class Passes:
     ) -> None:
         self._result = self._gradients = None
         self._watched.clear()
-        self._parts.clear()
+        self._products.clear()
         self._stack.close()
 
     # ------------------------------------------------------------------ the shared forward pass
@@ -119,6 +121,7 @@ class Passes:
             self.batch = self.batch.map(lambda t: t.detach().requires_grad_() if t.is_floating_point() else t)
         self._with_graph = graph or jacobian or wants_gradient or any(reading == "coupled" for reading, _ in samples)
         self._gradients = None
+        self._products.clear()
         self._result = self._forward(self.batch, self._record, graph=self._with_graph)
         if wants_gradient:
             self._show_gradients()
@@ -183,14 +186,15 @@ class Passes:
         size = self.batch.n // n_parts
         if size == 0:
             raise InputError(f"expected at least {n_parts} images to part, but the batch has {self.batch.n}")
-        if n_parts not in self._parts:
-            parts = [self._rows(part * size, size) for part in range(n_parts)]
-            losses = (cross_entropy(self._logits(part), self._targets(part), "mean") for part in parts)
-            self._parts[n_parts] = tuple(self._differentiate(loss) for loss in losses)
-        return self._parts[n_parts]
+        parts = [self._rows(part * size, size) for part in range(n_parts)]
+        losses = (cross_entropy(self._logits(part), self._targets(part), "mean") for part in parts)
+        return self.once(("parts", n_parts), lambda: tuple(self._differentiate(loss) for loss in losses))
 
     def input_jacobian(self) -> Tensor:
         """Gradient of the sum of all logits with respect to the inputs, (N, C*H*W)."""
+        return self.once("input_jacobian", self._input_jacobian)
+
+    def _input_jacobian(self) -> Tensor:
         inputs = [t for t in self.batch.tensors() if t.is_floating_point()]
         if not inputs:
             raise InputError("the inputs are integers, so the logits have no gradient with respect to them")
@@ -215,6 +219,12 @@ class Passes:
             raise OptionError(f"expected reading 'coupled', 'single' or 'eval', but got {reading!r}")
         rows = [self._differentiate(scalar) for scalar in self._scalars(reading, of)]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0] if all(name in r for r in rows)}
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """``compute()``, worked out once for all proxies that ask these passes for it under the same key."""
+        if key not in self._products:
+            self._products[key] = compute()
+        return cast("T", self._products[key])
 
     @contextmanager
     def scratch(self) -> Iterator[nn.Module]:
@@ -270,23 +280,9 @@ class Passes:
     def _called(self, model: nn.Module, batch: Batch) -> Any:
         self.n_forwards += 1
         try:
-            # a model may begin in place: its first module then writes to a copy, not to the caller's images or a leaf
-            result = batch.map(torch.clone).call(model)
-        except NaswotError:
-            raise
+            return result_of(model, batch)
         except _StopForward:
             return None
-        except Exception as error:
-            given = ", ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in batch.tensors())
-            raise ModelError(
-                f"the model {type(model).__name__} raised {type(error).__name__}: {error} (inputs {given})"
-            ) from error
-        if any(is_nan(value) for value in tensors_of(result)):
-            raise InputError(
-                f"the model {type(model).__name__} turned finite inputs into NaN outputs; "
-                f"its weights may hold NaN or be too large"
-            )
-        return result
 
     def _tap(self, batch: Batch, reader: CallReader) -> FunctionTap | ModuleTap:
         if self.options.taps != "mellor":

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +82,7 @@ def blocks_of(passes: Passes, *, n_needed: int, values: bool = False) -> Iterato
         batch = passes.batch.map(_gaussian)
         watch = _Watch(model, [t for t in batch.tensors() if t.is_floating_point()], values=values)
         with watch:
-            # the inputs may also be a tuple or mapping, which own_forward hands on as it is
-            result = passes.own_forward(model, cast(Tensor, batch.inputs))
+            result = passes.own_forward(model, batch.inputs)
         if not watch.sources:
             raise InputError(
                 "the inputs are integers and no torch.nn.Embedding reads them, so their way to the logits is not known"

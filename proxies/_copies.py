@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +54,6 @@ def copy_with_graph(passes: Passes) -> Iterator[nn.Module]:
         yield model
 
 
-def run(passes: Passes, model: nn.Module, batch: Batch) -> Any:
-    """Result of one counted pass of a copy over a tensor, tuple or mapping."""
-    return passes.own_forward(model, cast("Any", batch.inputs))
-
-
 def loss_of(passes: Passes, result: Any) -> Tensor:
     """Mean cross-entropy of a copy's result on the passes' batch, ().
 
@@ -77,7 +72,7 @@ def ones_like_one_image(batch: Batch) -> Batch:
         InputError: if every input is an integer, such as token ids.
     """
     if not any(tensor.is_floating_point() for tensor in batch.tensors()):
-        raise InputError("the inputs are integers (token ids), where an image of ones would have to go")
+        raise InputError("the inputs are integers, such as token ids, where an image of ones would have to go")
 
     def one(tensor: Tensor) -> Tensor:
         first = tensor.detach().narrow(batch.batch_dim, 0, 1)

@@ -106,7 +106,8 @@ def entropy_of(passes: Passes, n_images: int | None, n_parameters: int) -> Tenso
     n_images = passes.batch.n if n_images is None else n_images
     if n_images < 1 or n_parameters < 1:
         raise OptionError(f"expected n_images and n_parameters of at least 1, but got {n_images} and {n_parameters}")
-    fisher = fisher_matrix(passes, n_images, n_parameters)
+    key = ("Fisher matrix", n_images, n_parameters)
+    fisher = passes.once(key, lambda: fisher_matrix(passes, n_images, n_parameters))
     if not torch.isfinite(fisher).all():
         return passes.undefined("a gradient is not finite")
     entropy = spectrum_entropy(fisher)

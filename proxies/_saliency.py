@@ -13,21 +13,16 @@ one of them is a convolution or a linear layer, such as a head tied to an embedd
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from naswot.errors import InputError
-from naswot.logits import logits_of
 from naswot.observers import Gradient
 from naswot.passes import Passes
-from naswot.types import Batch
+from proxies._flow import flow_pass
 
 ZERO_COST = "Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021, arXiv:2101.08134"
 
@@ -132,35 +127,13 @@ class Flow:
     outputs: Tensor
 
 
-class WithoutBatchNorm(TorchFunctionMode):
-    """Context in which batch normalisation returns its input, whichever module or function asks for it.
-
-    What a module does beside normalising, such as the activation of a fused layer, stays.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in (F.batch_norm, torch.batch_norm):
-            return args[0] if args else kwargs["input"]
-        return func(*args, **kwargs)
-
-
-_flows: weakref.WeakKeyDictionary[Passes, Flow] = weakref.WeakKeyDictionary()
-
-
 def flow_of(passes: Passes) -> Flow:
     """The sums of synaptic flow, worked out once for all proxies of the same passes.
 
     Raises:
         InputError: if the model reads integers, such as token ids, where ones would have to go.
     """
-    if passes not in _flows:
-        # a model made in inference mode is copied out of it
-        with torch.inference_mode(False), torch.enable_grad():
-            _flows[passes] = _measured_flow(passes)
-    return _flows[passes]
+    return passes.once("synaptic flow", lambda: _measured_flow(passes))
 
 
 def checked(value: Tensor, flow: Flow, passes: Passes) -> Tensor:
@@ -172,39 +145,11 @@ def checked(value: Tensor, flow: Flow, passes: Passes) -> Tensor:
 
 
 def _measured_flow(passes: Passes) -> Flow:
-    ones = _ones(passes.batch)
-    with passes.scratch() as model:
-        model.double().requires_grad_(False)
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter.abs_()
-        weights = list(counted_weights(model).values())
-        for weight in weights:
-            weight.requires_grad_()
-        try:
-            with WithoutBatchNorm():
-                result = passes.own_forward(model, cast("Any", ones.inputs))
-        except InputError:
-            if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-                raise
-            nan = torch.tensor(torch.nan, dtype=torch.float64)  # of finite weights: infinities met
-            return Flow(nan, nan, nan)
-        outputs = logits_of(result, passes.options.output).sum()
-        passes.n_backwards += 1
-        gradients = torch.autograd.grad(outputs, weights, allow_unused=True)
-    pairs = [(w.detach(), g.abs()) for w, g in zip(weights, gradients, strict=True) if g is not None]
+    found = flow_pass(passes, counted_weights)
+    if found is None:
+        nan = torch.tensor(torch.nan, dtype=torch.float64)
+        return Flow(nan, nan, nan)
+    pairs, outputs = found
     zero = outputs.new_zeros(())
-    saliency = sum(((w * g).sum() for w, g in pairs), zero)
-    return Flow(saliency, sum(((w * g.log1p()).sum() for w, g in pairs), zero), outputs.detach())
-
-
-def _ones(batch: Batch) -> Batch:
-    """One image of ones in float64; inputs beside it that are no floats, such as masks, are those of the first one."""
-    if not any(tensor.is_floating_point() for tensor in batch.tensors()):
-        raise InputError("synaptic flow feeds the model ones, but its inputs are integers, such as token ids")
-
-    def one(tensor: Tensor) -> Tensor:
-        first = tensor.detach().narrow(batch.batch_dim, 0, 1)
-        return torch.ones_like(first, dtype=torch.float64) if tensor.is_floating_point() else first
-
-    return Batch(batch.inputs, batch_dim=batch.batch_dim).map(one)
+    saliency = sum(((w * g.abs()).sum() for w, g in pairs.values()), zero)
+    return Flow(saliency, sum(((w * g.abs().log1p()).sum() for w, g in pairs.values()), zero), outputs)

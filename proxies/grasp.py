@@ -12,7 +12,7 @@ the weights that count; frozen ones are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -100,7 +100,7 @@ def _without_fused_attention(passes: Passes) -> Tensor:
     """The same over a forward pass of its own, in which attention is made of operations that have two derivatives."""
     with passes.scratch() as model, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         weights = list(trainable_weights(model).values())
-        result = passes.own_forward(model, cast("Any", passes.batch.inputs))
+        result = passes.own_forward(model, passes.batch.inputs)
         targets = cast("Tensor", passes.batch.targets)
         loss = cross_entropy(logits_of(result, passes.options.output), targets, "mean")
         try:

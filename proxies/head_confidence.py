@@ -19,7 +19,7 @@ from naswot.observers import Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
 from proxies._attention import AttentionTap, no_attention
-from proxies._copies import copy_with_graph, run
+from proxies._copies import copy_with_graph
 
 
 @register_proxy(
@@ -47,7 +47,7 @@ def head_confidence(seen: Seen, passes: Passes) -> Tensor:
         means.append(probabilities.amax(dim=-1).to(torch.float64).mean())
 
     with copy_with_graph(passes) as model, torch.no_grad(), AttentionTap(see):
-        run(passes, model, passes.batch)
+        passes.own_forward(model, passes.batch.inputs)
     if not means:
         raise no_attention(passes)
     return torch.stack(means).sum()

@@ -19,7 +19,7 @@ from naswot.observers import Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
 from proxies._attention import AttentionTap, no_attention
-from proxies._copies import copy_with_graph, loss_of, run
+from proxies._copies import copy_with_graph, loss_of
 
 
 @register_proxy(
@@ -47,7 +47,7 @@ def head_importance(seen: Seen, passes: Passes) -> Tensor:
     seen_calls: list[tuple[Tensor, Tensor]] = []
     with copy_with_graph(passes) as model:
         with AttentionTap(lambda probabilities, source: seen_calls.append((probabilities, source))):
-            result = run(passes, model, passes.batch)
+            result = passes.own_forward(model, passes.batch.inputs)
         if not seen_calls:
             raise no_attention(passes)
         loss = loss_of(passes, result)

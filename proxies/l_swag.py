@@ -17,26 +17,16 @@ from torch import Tensor
 
 from naswot.calls import ActivationCall
 from naswot.errors import InputError, OptionError
-from naswot.kernels import codes
 from naswot.observers import Activation, Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
 from proxies._copies import weight_matrices
-
-_BITS = 31  # so that a label, below 2**31, and a word of bits fit one int64
+from proxies._patterns import UnitPatterns
 
 
 def distinct_patterns(call: ActivationCall) -> int:
     """Number of distinct patterns of units over the images: distinct columns of the (N, D) codes."""
-    bits = codes(call.units(), call.threshold)
-    labels = torch.zeros(bits.shape[1], dtype=torch.int64, device=bits.device)
-    n_labels = 0
-    for chunk in bits.split(_BITS):
-        powers = 2 ** torch.arange(len(chunk), device=bits.device)
-        words = (chunk * powers[:, None]).sum(dim=0)
-        distinct, labels = torch.unique((labels << _BITS) + words, return_inverse=True)
-        n_labels = len(distinct)
-    return n_labels
+    return len(UnitPatterns(call))
 
 
 @register_proxy(

@@ -29,7 +29,7 @@ from naswot.kernels import agreement_kernel, log_determinant
 from naswot.observers import Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
-from proxies._copies import copy_with_graph, loss_of, run
+from proxies._copies import copy_with_graph, loss_of
 from proxies._flow import flow_gradients
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -101,7 +101,7 @@ def _look(passes: Passes, *, snip: bool) -> tuple[dict[str, Tensor], dict[str, T
         for layer in _weight_names(model):
             hook = functools.partial(see, layer)
             stack.callback(model.get_submodule(layer).register_forward_hook(hook).remove)
-        result = run(passes, model, passes.batch)
+        result = passes.own_forward(model, passes.batch.inputs)
         if not snip:
             return kernels, {}
         loss = loss_of(passes, result)

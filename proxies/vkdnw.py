@@ -21,7 +21,7 @@ from proxies._fisher_spectrum import entropy_of
     "arXiv:2502.04975",
     needs=("scratch",),
     fits="any classifier; token ids are taken from the batch, as they have no normal counterpart",
-    own_cost="N forwards and N K backwards of one random image (K classes)",
+    own_cost="N forwards and N K backwards of one random image (K classes), shared by vkdnw and vkdnw_entropy",
 )
 def vkdnw(seen: Seen, passes: Passes, *, n_images: int | None = None, n_parameters: int = 128) -> Tensor:
     r"""Number of trainable parameter tensors plus the entropy of the Fisher information's spectrum.

@@ -27,7 +27,7 @@ from naswot.kernels import log_determinant
 from naswot.observers import Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
-from proxies._copies import copy_with_graph, loss_of, run
+from proxies._copies import copy_with_graph, loss_of
 
 _CONTAINERS = ("cells", "layers", "block_list")
 
@@ -90,7 +90,7 @@ def _correlations(passes: Passes, container: str | None) -> dict[int, Tensor]:
     with copy_with_graph(passes) as model, clock.counting(_blocks(model, container)):
         reader = CallReader(n, dim, listen)
         with FunctionTap(model, reader, smooth=passes.options.taps == "all"):
-            result = run(passes, model, passes.batch)
+            result = passes.own_forward(model, passes.batch.inputs)
         if reader.n_calls == 0:
             raise NoActivationError("the forward pass met no activation whose responses could be correlated")
         loss = loss_of(passes, result)
