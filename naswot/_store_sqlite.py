@@ -10,6 +10,7 @@ import math
 import operator
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -267,6 +268,19 @@ def _leaves(options: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             leaves[f"{prefix}{key}"] = json.dumps(value, sort_keys=True)
     return leaves
+
+
+def use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:
+    """Keep the file with a write-ahead log; waits for others itself, as SQLite does not wait within this change."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def code(error: Exception) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Literal
 
 import torch
@@ -183,17 +184,39 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [tensor for tensors in homes if tensors for tensor in tensors.values() if tensor is not None]
 
 
-@contextmanager
-def eager() -> Iterator[None]:
+class _Eager:
+    """Two switches of the process, set back when the last of those who hold them lets go, in whichever thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._switches = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._holders == 0:
+                self._switches.callback(
+                    torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
+                )
+                torch.backends.mha.set_fastpath_enabled(False)
+                if "torch._dynamo.eval_frame" in sys.modules:
+                    self._switches.enter_context(torch.compiler.set_stance("force_eager"))
+            self._holders += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._switches.close()
+
+
+_eager = _Eager()
+
+
+def eager() -> AbstractContextManager[None]:
     """Run every layer as the plain calls it is made of, so that taps and counters see them, in whatever company.
 
     What ``torch.compile`` wrapped runs as the Python it was made from, and attention layers do not take their fused
     path, which would depend on whether a graph is kept. Costs nothing in a process that compiled nothing.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
-        if "torch._dynamo.eval_frame" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield
+    return _eager

@@ -100,7 +100,7 @@ class ResultStore:
                     connection.execute("INSERT INTO environments (description) VALUES (?)", (json.dumps(session),))
             if not read_only:
                 with self._explained():
-                    connection.execute("PRAGMA journal_mode = WAL")
+                    sql.use_write_ahead_log(connection, self._timeout)
         except BaseException:
             self.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import naswot
 from naswot.errors import ModelError
 from naswot.options import PassOptions
 from naswot.passes import Passes
-from naswot.preserve import preserve
+from naswot.preserve import eager, preserve
 from naswot.seeding import seeded
 from naswot.testing.traces import Traces
 from naswot.types import Batch
@@ -288,3 +289,25 @@ def test_tap_hooks_are_gone(mode):
         assert not module._forward_hooks_with_kwargs
         assert not module._forward_pre_hooks_with_kwargs
         assert not module._forward_hooks_always_called
+
+
+def test_plain_calls_end_with_the_last_thread_that_asked_for_them():
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+    seen = []
+
+    def first():
+        with eager():
+            first_in.set()
+            assert second_in.wait(30)
+        seen.append(torch.backends.mha.get_fastpath_enabled())
+        first_out.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert first_in.wait(30)
+    with eager():
+        second_in.set()
+        assert first_out.wait(30)
+    thread.join()
+    assert seen == [False]
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from naswot import store as store_module
+from naswot._store_sqlite import use_write_ahead_log
 from naswot.errors import NaswotError, StoreError, StoreSchemaError
 from naswot.store import ResultStore
 from naswot.types import Evaluation
@@ -378,6 +379,21 @@ with ResultStore(sys.argv[1], options={"x": 1}) as store:
         assert sys.argv[2] in store.get(f"{n:03}", 0).scores
 print("done", flush=True)
 """
+
+
+def test_change_to_the_write_ahead_log_waits_for_a_reader(tmp_path):
+    writer, reader = (sqlite3.connect(tmp_path / "x", check_same_thread=False, timeout=0) for _ in range(2))
+    writer.execute("CREATE TABLE t (x)")
+    reader.isolation_level = None
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM t").fetchall()
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        use_write_ahead_log(writer, 0.05)
+    threading.Timer(0.2, reader.execute, ["COMMIT"]).start()
+    use_write_ahead_log(writer, 30)
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    writer.close()
+    reader.close()
 
 
 @pytest.mark.slow
