@@ -89,11 +89,16 @@ def blocks_of(passes: Passes, *, n_needed: int, values: bool = False) -> Iterato
             )
         features = watch.chain(logits_of(result, passes.options.output), batch)
         if features is not None and len(features) < n_needed:
-            raise InputError(
-                f"expected a network of at least {n_needed} blocks with weights before its classifier, "
-                f"but found {len(features)} place(s) through which all data flows"
-            )
+            raise too_few(n_needed, len(features))
         yield features or []
+
+
+def too_few(n_needed: int, found: int) -> InputError:
+    """The error for a network of fewer blocks than a formula needs."""
+    return InputError(
+        f"expected a network of at least {n_needed} blocks with weights before its classifier, "
+        f"but found {found} place(s) through which all data flows"
+    )
 
 
 def rows_of(tensor: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ def fisher_matrix(passes: Passes, n_images: int, n_parameters: int) -> Tensor:
                 raise OutputError(f"expected logits of shape (N, K), but got {tuple(logits.shape)}; pass output=")
             p = logits.detach()[0].double().cpu().softmax(dim=0)
             p = p * (1 - _SMOOTHING) + _SMOOTHING / len(p)
+            passes.n_backwards += len(p)
             jacobian = class_gradients(logits, tensors)
             centred = p.sqrt()[:, None] * (jacobian - p @ jacobian)
             fisher += centred.T @ centred / n_images

@@ -6,15 +6,26 @@ import torch
 from torch import Tensor
 
 from naswot.passes import Passes
-from proxies._blocks import blocks_of, rows_of
+from proxies._blocks import blocks_of, rows_of, too_few
 
 _ROUNDING = 1e-24  # variance of constant features relative to their mean square, in float64
 
 
 def block_entropies(passes: Passes, *, n_needed: int) -> list[float] | str:
-    """Entropies in nats at the ends of all blocks, of Gaussian inputs; in words why there are none otherwise."""
+    """Entropies in nats at the ends of all blocks, of Gaussian inputs; in words why there are none otherwise.
+
+    Raises:
+        InputError: if the network has fewer blocks.
+    """
+    entropies = passes.once("block entropies", lambda: _block_entropies(passes))
+    if not isinstance(entropies, str) and len(entropies) < n_needed:
+        raise too_few(n_needed, len(entropies))
+    return entropies
+
+
+def _block_entropies(passes: Passes) -> list[float] | str:
     entropies: list[float] = []
-    with blocks_of(passes, n_needed=n_needed, values=True) as features:
+    with blocks_of(passes, n_needed=1, values=True) as features:
         for number, feature in enumerate(features, start=1):
             assert feature.value is not None
             rows = rows_of(feature.value).to(torch.float64)

@@ -23,7 +23,7 @@ from proxies._pca import block_entropies
     needs=("scratch",),
     invariant_to=("inputs", "order"),
     fits="networks with a weight layer before the classifier; token ids need torch.nn.Embedding",
-    own_cost="1 forward of Gaussian images",
+    own_cost="1 forward of Gaussian images, shared by az_expressivity and az_progressivity",
 )
 def az_expressivity(seen: Seen, passes: Passes) -> Tensor:
     r"""Sum over the blocks of the entropy of the normalised PCA eigenvalues of their features.

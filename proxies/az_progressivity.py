@@ -23,7 +23,7 @@ from proxies._pca import block_entropies
     needs=("scratch",),
     invariant_to=("inputs", "order"),
     fits="networks of two blocks or more before the classifier; token ids need torch.nn.Embedding",
-    own_cost="1 forward of Gaussian images",
+    own_cost="1 forward of Gaussian images, shared by az_expressivity and az_progressivity",
 )
 def az_progressivity(seen: Seen, passes: Passes) -> Tensor:
     r"""Smallest increase of the expressivity from one block to the next.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from naswot.types import Batch
+
 
 def wave(*shape: int, start: int = 0) -> Tensor:
     """Numbers without pattern in (-1, 1), by integer arithmetic and one division: the same bits everywhere."""
@@ -33,6 +35,11 @@ def set_weights(model: nn.Module) -> nn.Module:
 def images(n: int = 6, channels: int = 3, size: int = 8) -> Tensor:
     """(N, C, H, W) float32."""
     return wave(n, channels, size, size, start=100_003)
+
+
+IMAGES = images()
+TARGETS = torch.arange(6) % 5
+BATCH = Batch(IMAGES, TARGETS)
 
 
 class ReLUConvBN(nn.Sequential):
@@ -81,3 +88,22 @@ def plain_convnet(n_classes: int = 5) -> nn.Sequential:
 def mlp(n_classes: int = 4) -> nn.Sequential:
     """10 -> 12 -> 9 -> K with a smooth and a piecewise-linear activation."""
     return nn.Sequential(nn.Linear(10, 12), nn.GELU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, n_classes))
+
+
+class Counting(nn.Module):
+    """A network that counts its forward passes."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.n_forwards = inner, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the inner network."""
+        self.n_forwards += 1
+        result: Tensor = self.inner(x)
+        return result
+
+
+def is_close(first: Tensor, second: Tensor) -> bool:
+    """Whether these are the same sums in another order: float32 keeps about 6 digits."""
+    return torch.allclose(first, second, rtol=2e-5, atol=1e-6)

@@ -9,8 +9,6 @@ import sys
 
 import pytest
 
-from naswot.cli import main
-
 MODELS = """
 import torch
 from torch import nn
@@ -45,22 +43,6 @@ def models(tmp_path):
     path = tmp_path / "models.py"
     path.write_text(MODELS)
     return str(path)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command; returns (exit code, standard output, standard error)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["naswot", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_search_writes_a_run_folder_and_trains_two(run, tmp_path):

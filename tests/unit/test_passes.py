@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference.slow_kernel import slow_network_kernel
-from reference.tiny import CellNetwork, images, mlp, set_weights, wave
+from reference.tiny import BATCH, IMAGES, CellNetwork, Counting, mlp, set_weights, wave
 from torch import nn
 
 import naswot
@@ -20,31 +20,10 @@ from naswot.passes import Passes
 from naswot.proxy import Proxy, get_proxy
 from naswot.types import Batch
 
-IMAGES = images()
-TARGETS = torch.arange(6) % 5
-BATCH = Batch(IMAGES, TARGETS)
-
 
 @pytest.fixture
 def network():
     return set_weights(CellNetwork())
-
-
-class Counting(nn.Module):
-    """A network that counts its forward passes."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.n_forwards = inner, 0
-
-    def forward(self, x):
-        self.n_forwards += 1
-        return self.inner(x)
-
-
-def is_close(first, second):
-    # the same sums in another order: float32 keeps about 6 digits
-    return torch.allclose(first, second, rtol=2e-5, atol=1e-6)
 
 
 # --- modes -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from reference.tiny import CellNetwork, images, mlp, set_weights, wave
+from reference.tiny import IMAGES, TARGETS, CellNetwork, mlp, set_weights, wave
 from torch import nn
 
 import naswot
@@ -19,9 +19,6 @@ from naswot.preserve import eager, preserve
 from naswot.seeding import seeded
 from naswot.testing.traces import Traces
 from naswot.types import Batch
-
-IMAGES = images()
-TARGETS = torch.arange(6) % 5
 
 
 class Everything(nn.Module):

@@ -7,7 +7,18 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from reference.tiny import CellNetwork, images, mlp, plain_convnet, set_weights, wave
+from reference.tiny import (
+    BATCH,
+    IMAGES,
+    TARGETS,
+    CellNetwork,
+    Counting,
+    is_close,
+    mlp,
+    plain_convnet,
+    set_weights,
+    wave,
+)
 from torch import nn
 
 import naswot
@@ -19,26 +30,10 @@ from naswot.passes import Passes
 from naswot.proxy import Proxy, get_proxy
 from naswot.types import Batch
 
-IMAGES = images()
-TARGETS = torch.arange(6) % 5
-BATCH = Batch(IMAGES, TARGETS)
-
 
 @pytest.fixture
 def network():
     return set_weights(CellNetwork())
-
-
-class Counting(nn.Module):
-    """A network that counts its forward passes."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.n_forwards = inner, 0
-
-    def forward(self, x):
-        self.n_forwards += 1
-        return self.inner(x)
 
 
 def squares(name, parameter, gradient):
@@ -46,11 +41,6 @@ def squares(name, parameter, gradient):
 
 
 GRADIENT = Proxy("gradient", lambda seen, passes: seen["g"], {"g": Gradient(squares)}, (), True, "test")
-
-
-def is_close(first, second):
-    # the same sums in another order: float32 keeps about 6 digits
-    return torch.allclose(first, second, rtol=2e-5, atol=1e-6)
 
 
 # --- products --------------------------------------------------------------------------------------------------------
@@ -264,3 +254,24 @@ def test_logits_that_are_no_matrix():
     model, batch = Wrapped(lambda y: y[:, :, None]), Batch(wave(6, 10), TARGETS % 4)
     with Passes(model, batch) as passes, pytest.raises(OutputError, match=r"shape \(N, K\), but got \(6, 4, 1\)"):
         passes.gradients()
+
+
+@pytest.mark.parametrize(
+    ("names", "forwards", "backwards"),
+    [
+        (("jacov", "epe_nas"), 1, 1),
+        (("jacov", "epe_nas", "snip", "plain"), 1, 2),
+        (("synflow", "logsynflow"), 1, 1),
+        (("az_expressivity", "az_progressivity"), 1, 0),
+        (("vkdnw", "vkdnw_entropy"), 2, 10),  # 2 images of 5 classes
+    ],
+)
+def test_what_several_proxies_ask_for_is_worked_out_once(network, names, forwards, backwards):
+    options = {"vkdnw": {"n_images": 2}, "vkdnw_entropy": {"n_images": 2}}
+    proxies = [get_proxy(name, **options.get(name, {})) for name in names]
+    together = run_proxies(network, BATCH, proxies)
+    assert (together.n_forwards, together.n_backwards) == (forwards, backwards)
+    for proxy in proxies:
+        alone = run_proxies(network, BATCH, [proxy])
+        assert alone.scores[proxy.name] == together.scores[proxy.name]
+        assert alone.n_backwards <= backwards

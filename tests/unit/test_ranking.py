@@ -14,7 +14,6 @@ from reference.ranking import slow_log_rank, slow_ranks, slow_te_nas, slow_vote
 from torch import nn
 
 import naswot
-from naswot.cli import main
 from naswot.data import get_data
 from naswot.errors import InputError, OptionError, RegistrationError, UnknownNameError
 from naswot.evaluate import Evaluator
@@ -218,22 +217,11 @@ def fails():
 """
 
 
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """``naswot`` with these words in a folder with models.py; (exit code, standard output, standard error)."""
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch, tmp_path):
+    """A folder with models.py."""
     (tmp_path / "models.py").write_text(MODELS)
     monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr("sys.argv", ["naswot", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_command_line(run):
