@@ -15,13 +15,22 @@ import numpy as np
 import torch
 
 import naswot
+from naswot.catalogue import own_proxies
 from naswot.data import get_data
+from naswot.proxy import Proxy
 from naswot.types import Genotype
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+LANGUAGE = ("dss", "head_confidence", "head_importance")
+VISION = tuple(name for name in own_proxies() if name not in LANGUAGE)
+REDUCED: dict[str, dict[str, int]] = {
+    **{"near": {"repeats": 2}, "zen": {"repeats": 2}},
+    **{name: {"n_images": 8} for name in ("vkdnw", "vkdnw_entropy")},
+}
+"""Options of proxies whose defaults cost too much for a thousand networks."""
 DATASETS = {"CIFAR-10": "c10", "CIFAR-100": "c100", "ImageNet16-120": "in16"}
 
 
@@ -46,6 +55,17 @@ def nb201_table(name: str) -> pd.DataFrame:
 def cifar10() -> Any:
     """Training images of CIFAR-10."""
     return get_data("cifar10", root=data_root())
+
+
+def reduced(name: str) -> Proxy:
+    """A proxy with the cheaper options that it is given on many networks, if any."""
+    return naswot.get_proxy(name, **REDUCED.get(name, {}))
+
+
+def label(name: str) -> str:
+    """Name of a proxy with those options, such as ``near(repeats=2)``."""
+    options = ", ".join(f"{key}={value}" for key, value in REDUCED.get(name, {}).items())
+    return f"{name}({options})" if options else name
 
 
 def draw(n: int, of: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -1,9 +1,10 @@
 """Kendall's tau of every proxy with trained accuracy on random NAS-Bench-201 cells, and tau against cost.
 
-Scores are taken once (one initialisation, one batch) in groups that share passes; each group keeps a store, so that the
-run goes on after an interruption and expensive groups may stop early: a proxy's row tells on how many cells it rests,
-always the first of the same 1,000. Run:
-NASWOT_DATA=... python benchmarks/proxy_accuracy.py --store FOLDER [--groups forward,backward,own,samples] [-n 1000]
+Scores are taken once (one initialisation, one batch) in groups: what shares passes, what has passes of its own, and
+what takes longest; the last two on smaller batches and with fewer repeats than the defaults, as the table tells. Each
+group keeps a store, so that the run goes on after an interruption and may stop early: a proxy's row tells on how many
+cells it rests, always the first of the same 1,000. Run:
+NASWOT_DATA=... python benchmarks/proxy_accuracy.py --store FOLDER [--groups shared,own,slow] [--minutes M] [-n 1000]
 """
 
 from __future__ import annotations
@@ -15,37 +16,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import DATASETS, RESULTS, cifar10, nb201_table, write
+from common import DATASETS, RESULTS, VISION, cifar10, label, nb201_table, reduced, write
 from rank_accuracy import tau_with_interval
 from scipy.stats import kendalltau
 
 import naswot
-from naswot.catalogue import own_proxies
 from naswot.evaluate import Evaluator
 from naswot.run import sample_distinct
 from naswot.store import ResultStore
 from naswot.types import Genotype
 from naswot.workers import available_cores, worker_pool
 
-LANGUAGE = ("dss", "head_confidence", "head_importance")
+BATCH_SIZES = {"shared": 64, "own": 16, "slow": 16}
+SLOW = ("dextr", "grasp", "gradsign", "linear_regions", "ntk_condition", "vkdnw", "vkdnw_entropy")
 Scores = dict[Genotype, dict[str, float]]
 
 
 def group_of(name: str) -> str:
     """Which run a proxy belongs to, by the passes that it needs."""
     cost = naswot.get_proxy(name).cost
-    if "N " in cost:
-        return "samples"
-    if "own" in cost or "parts" in cost or "inputs" in cost:
-        return "own"
-    return "backward" if "backward" in cost else "forward"
+    if name in SLOW or "N " in cost:
+        return "slow"
+    return "own" if "own" in cost or "parts" in cost else "shared"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--store", required=True, help="folder that keeps the scores")
-    parser.add_argument("--groups", default="forward,backward,own,samples", help="which to score; all known are told")
+    parser.add_argument("--groups", default=",".join(BATCH_SIZES), help="which to score; all known are told")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop a group after that long")
     given = parser.parse_args()
     space = naswot.get_space("nasbench201")
@@ -53,18 +52,18 @@ def main() -> None:
     Path(given.store).mkdir(parents=True, exist_ok=True)
     rows = []
     table = nb201_table("nb201_accuracy.parquet").set_index("genotype")
-    for group in ("forward", "backward", "own", "samples"):
-        names = tuple(name for name in own_proxies() if group_of(name) == group and name not in LANGUAGE)
-        evaluator = Evaluator(space, cifar10(), names, batch_size=64)
+    for group, size in BATCH_SIZES.items():
+        names = tuple(name for name in VISION if group_of(name) == group)
+        evaluator = Evaluator(space, cifar10(), [reduced(name) for name in names], batch_size=size)
         minutes = given.minutes if group in given.groups.split(",") else 0.0
         found = scored(evaluator, cells, Path(given.store) / f"{group}.sqlite", minutes)
         if len(found) >= 20:
-            rows += [row_of(name, group, found, table) for name in names]
+            rows += [row_of(name, size, found, table) for name in names]
     rows.sort(key=lambda row: -row["CIFAR-10 tau"])
     write(
         "proxy_accuracy",
         rows,
-        batch="64 CIFAR-10 training images, one initialisation, seed 0",
+        batch="CIFAR-10 training images, as many as `images` tells; one initialisation, seed 0",
         accuracy="test accuracy after 200 epochs, mean over available seeds",
         ties="tau-b on the oriented score, undefined scores ranked worst; 95 % bootstrap over cells",
     )
@@ -79,10 +78,10 @@ def scored(evaluator: Evaluator, cells: Sequence[Genotype], path: Path, minutes:
         start = time.monotonic()
         known = {g: store.get(evaluator.space.format(g), evaluator.seed) for g in cells}
         missing = [g for g, e in known.items() if e is None or not set(evaluator.names) <= set(e.scores)]
-        for first in range(0, len(missing), 8):
+        for first in range(0, len(missing), 24):
             if time.monotonic() - start >= 60 * minutes:
                 break
-            for done in evaluator.map(missing[first : first + 8], executor=executor, store=store):
+            for done in evaluator.map(missing[first : first + 24], executor=executor, store=store):
                 known[done.genotype] = done
     for genotype, evaluation in known.items():
         if evaluation is not None and set(evaluator.names) <= set(evaluation.scores):
@@ -90,12 +89,12 @@ def scored(evaluator: Evaluator, cells: Sequence[Genotype], path: Path, minutes:
     return found
 
 
-def row_of(name: str, group: str, found: Scores, table: object) -> dict[str, object]:
+def row_of(name: str, size: int, found: Scores, table: object) -> dict[str, object]:
     """Tau with each data set's accuracy, with its interval, and the cost where it was measured."""
     chosen = table.loc[list(found)]
     score = np.array([found[genotype][name] for genotype in found])
-    row: dict[str, object] = {"proxy": name, "passes": group, "cells": len(found)}
-    row |= {"defined": int(np.isfinite(score).sum()), "cost_forwards": costs().get(name, "")}
+    row: dict[str, object] = {"proxy": label(name), "images": size, "cells": len(found)}
+    row |= {"defined": int(np.isfinite(score).sum()), "cost_forwards": costs().get(label(name), "")}
     for title, prefix in DATASETS.items():
         accuracy = chosen[f"{prefix}_test_e200_mean"].to_numpy()
         if np.ptp(score[np.isfinite(score)]) == 0:

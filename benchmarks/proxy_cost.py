@@ -9,20 +9,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from common import spread_cells, write
+from common import LANGUAGE, REDUCED, VISION, label, reduced, spread_cells, write
 
 import naswot
 from naswot.catalogue import own_proxies
 from naswot.preserve import preserve, set_mode
+from naswot.proxy import Proxy
 from naswot.seeding import torch_generator
 from naswot.types import Batch
 
 FORWARD = ("naswot", "naswot_size", "naswot_diversity", "lnwot", "swap", "reg_swap", "params", "flops")
 FORWARD += ("trainable_layers",)
-LANGUAGE = ("dss", "head_confidence", "head_importance")
 
 
 def groups() -> dict[str, tuple[str, ...]]:
@@ -48,16 +48,16 @@ def main() -> None:
     generator = torch_generator(0)
     images = torch.randn(given.batch_size, 3, 32, 32, generator=generator)
     batch = Batch(images, torch.randint(10, (given.batch_size,), generator=generator))
-    names = [name for name in own_proxies() if name not in LANGUAGE]
+    alone = {name: naswot.get_proxy(name) for name in VISION} | {label(name): reduced(name) for name in REDUCED}
     ratios: dict[str, list[float]] = {}
     space = naswot.get_space("nasbench201")
     cells = spread_cells(given.cells)
     alone_on = cells[:: max(1, given.cells // given.alone_cells)]
     for genotype in cells:
         model = space.build(genotype)
-        contenders = {f"group: {name}": members for name, members in groups().items()}
+        contenders: dict[str, Sequence[str | Proxy]] = {f"group: {n}": members for n, members in groups().items()}
         if genotype in alone_on:  # those of N backwards take minutes: on the first cell only
-            contenders |= {n: (n,) for n in names if genotype == cells[0] or "N " not in naswot.get_proxy(n).cost}
+            contenders |= {n: (p,) for n, p in alone.items() if genotype == cells[0] or "N " not in p.cost}
         for name, members in contenders.items():
             ratios.setdefault(name, []).append(cost(model, batch, members, given.pairs))
             print(space.format(genotype), name, round(ratios[name][-1], 3), flush=True)
@@ -74,7 +74,7 @@ def separate(group: str, ratios: dict[str, list[float]]) -> float | str:
     return round(sum(statistics.median(ratios[name]) for name in members), 3) if members else ""
 
 
-def cost(model: torch.nn.Module, batch: Batch, proxies: tuple[str, ...], pairs: int) -> float:
+def cost(model: torch.nn.Module, batch: Batch, proxies: Sequence[str | Proxy], pairs: int) -> float:
     """Median ratio of measuring to one plain forward pass."""
 
     def floor() -> None:
