@@ -4,7 +4,7 @@ Scores are taken once (one initialisation, one batch) in groups: what shares pas
 what takes longest; the last two on smaller batches and with fewer repeats than the defaults, as the table tells. Each
 group keeps a store, so that the run goes on after an interruption and may stop early: a proxy's row tells on how many
 cells it rests, always the first of the same 1,000. Run:
-NASWOT_DATA=... python benchmarks/proxy_accuracy.py --store FOLDER [--groups shared,own,slow] [--minutes M] [-n 1000]
+NASWOT_DATA=... python benchmarks/proxy_accuracy.py --store FOLDER [--groups shared,own,thin,slow] [--minutes M]
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from naswot.store import ResultStore
 from naswot.types import Genotype
 from naswot.workers import available_cores, worker_pool
 
-BATCH_SIZES = {"shared": 64, "own": 16, "slow": 16}
-SLOW = ("dextr", "grasp", "gradsign", "linear_regions", "ntk_condition", "vkdnw", "vkdnw_entropy")
+BATCH_SIZES = {"shared": 64, "own": 16, "thin": 16, "slow": 16}
+THIN = {"width": 1, "n_cells": 1}  # linear regions are counted on narrow copies, as their authors do
+SLOW = ("dextr", "grasp", "gradsign", "ntk_condition", "vkdnw", "vkdnw_entropy")
 Scores = dict[Genotype, dict[str, float]]
 
 
 def group_of(name: str) -> str:
     """Which run a proxy belongs to, by the passes that it needs."""
     cost = naswot.get_proxy(name).cost
+    if name == "linear_regions":
+        return "thin"
     if name in SLOW or "N " in cost:
         return "slow"
     return "own" if "own" in cost or "parts" in cost else "shared"
@@ -54,7 +57,8 @@ def main() -> None:
     table = nb201_table("nb201_accuracy.parquet").set_index("genotype")
     for group, size in BATCH_SIZES.items():
         names = tuple(name for name in VISION if group_of(name) == group)
-        evaluator = Evaluator(space, cifar10(), [reduced(name) for name in names], batch_size=size)
+        build = THIN if group == "thin" else {}
+        evaluator = Evaluator(space, cifar10(), [reduced(name) for name in names], batch_size=size, build=build)
         minutes = given.minutes if group in given.groups.split(",") else 0.0
         found = scored(evaluator, cells, Path(given.store) / f"{group}.sqlite", minutes)
         if len(found) >= 20:
@@ -93,7 +97,11 @@ def row_of(name: str, size: int, found: Scores, table: object) -> dict[str, obje
     """Tau with each data set's accuracy, with its interval, and the cost where it was measured."""
     chosen = table.loc[list(found)]
     score = np.array([found[genotype][name] for genotype in found])
-    row: dict[str, object] = {"proxy": label(name), "images": size, "cells": len(found)}
+    row: dict[str, object] = {
+        "proxy": f"{name} (thin network)" if group_of(name) == "thin" else label(name),
+        "images": size,
+        "cells": len(found),
+    }
     row |= {"defined": int(np.isfinite(score).sum()), "cost_forwards": costs().get(label(name), "")}
     for title, prefix in DATASETS.items():
         accuracy = chosen[f"{prefix}_test_e200_mean"].to_numpy()

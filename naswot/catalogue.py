@@ -18,13 +18,14 @@ Written by `python -m naswot.catalogue > docs/proxies.md` from what each proxy d
 **Passes**: what a proxy needs if it runs alone, for a batch of N images; a backward costs about two forwards. The plain
 forward, the backward of the loss and the backward to the inputs are run once and shared by all proxies of one call of
 `naswot.measure`; what is marked "own" is not shared. **Does not depend on**: the images, the labels, the values of the
-weights, the order of the images; the contract suite holds every proxy to it. A network for which a formula has no
-value gets the worst infinity with the reason beside it.
+weights, the order of the images; the contract suite holds every proxy to it. What is not listed may still hold for many
+networks. **Options** are bound by `naswot.get_proxy("zen", repeats=4)`, in the shell by `zen(repeats=4)`. A network for
+which a formula has no value gets the worst infinity with the reason beside it.
 """
 
 
 def proxy_row(proxy: Proxy) -> dict[str, str]:
-    """What is told about a proxy: name, direction, passes, labels, smallest batch, invariances, fit, summary, paper."""
+    """What is told about a proxy: name, direction, passes, labels, smallest batch, invariances, fit, options, ..."""
     invariances = [*proxy.invariant_to, *([] if proxy.needs_targets else ["labels"])]
     return {
         "name": proxy.name,
@@ -34,6 +35,7 @@ def proxy_row(proxy: Proxy) -> dict[str, str]:
         "images": f"{proxy.minimum_images}+",
         "does not depend on": ", ".join(dict.fromkeys(invariances)),
         "fits": proxy.fits,
+        "options": ", ".join(f"{key}={value!r}" for key, value in proxy.defaults.items()),
         "what": proxy.summary,
         "reference": proxy.reference,
     }

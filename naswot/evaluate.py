@@ -182,22 +182,37 @@ class Evaluator:
             genotypes: the architectures; duplicates are evaluated once.
             repeats: repetitions with another batch and another initialisation.
             executor: runs the evaluations, such as that of :func:`naswot.workers.worker_pool`; None: this process.
-            store: known results come from it, new ones go to it at once; what failed is tried again.
+            store: known scores come from it, and only the others are worked out; these go to it at once. What failed is
+                tried again.
         """
         jobs = [(self.space.check(g), repeat) for g in dict.fromkeys(genotypes) for repeat in range(repeats)]
-        waiting: dict[Job, list[Genotype]] = {}  # the job that is computed -> the genotypes it answers
+        lacking: dict[tuple[str, ...], list[Job]] = {}  # scores that are not known -> of which jobs
         for job in jobs:
             known = None if store is None else store.get(self.space.format(job[0]), self.seed, job[1])
-            if known is not None and known.error is None and set(self.names) <= set(known.scores):
+            scores = {} if known is None or known.error is not None else known.scores
+            unknown = tuple(name for name in self.names if name not in scores)
+            if known is not None and not unknown:
                 yield known
             else:
-                waiting.setdefault((self.scored(job[0]), job[1]), []).append(job[0])
-        for done in self._run(list(waiting), executor):
-            for genotype in waiting[done.genotype, done.repeat]:
-                answer = replace(done, genotype=genotype, arch=self.space.format(genotype))
+                lacking.setdefault(unknown, []).append(job)
+        for unknown, of_jobs in lacking.items():
+            proxies = tuple(p for p, name in zip(self.proxies, self.names, strict=True) if name in unknown)
+            for answer in replace(self, proxies=proxies)._answers(of_jobs, executor):
                 if store is not None:
                     store.append(answer)
-                yield answer
+                if store is None or answer.error is not None:
+                    yield answer
+                else:
+                    yield store.get(answer.arch, answer.seed, answer.repeat) or answer  # with what was known before
+
+    def _answers(self, jobs: Sequence[Job], executor: Executor | None) -> Iterator[Evaluation]:
+        """Evaluations of all jobs, those of equal networks worked out once."""
+        waiting: dict[Job, list[Genotype]] = {}  # the job that is computed -> the genotypes it answers
+        for genotype, repeat in jobs:
+            waiting.setdefault((self.scored(genotype), repeat), []).append(genotype)
+        for done in self._run(list(waiting), executor):
+            for genotype in waiting[done.genotype, done.repeat]:
+                yield replace(done, genotype=genotype, arch=self.space.format(genotype))
 
     def _run(self, jobs: Sequence[Job], executor: Executor | None) -> Iterator[Evaluation]:
         if executor is None:

@@ -85,4 +85,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
     """
     if logits.dim() != 2:
         raise OutputError(f"expected logits of shape (N, K), but got {tuple(logits.shape)}; pass output= to pick them")
+    if not targets.is_meta:
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= logits.shape[1]:
+            raise InputError(
+                f"the labels go from {low} to {high}, but the model has {logits.shape[1]} logits, "
+                f"for labels from 0 to {logits.shape[1] - 1}"
+            )
     return F.cross_entropy(logits, targets, reduction=reduction)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from naswot.errors import InputError
+from naswot.errors import InputError, NaswotError, OptionError
 from naswot.observers import Observer
 from naswot.options import PassOptions, options_from
 from naswot.passes import Passes
@@ -55,6 +55,7 @@ def run_proxies(
         ModelError: if the model raises.
     """
     start = time.perf_counter()
+    _check_names(proxies)
     observers: list[Observer] = [o for proxy in proxies for o in proxy.observe.values()]
     needs = {need for proxy in proxies for need in proxy.needs}
     if batch.targets is None and any(proxy.needs_targets for proxy in proxies):
@@ -69,7 +70,7 @@ def run_proxies(
             passes.observe(observers, graph="gradients" in needs, jacobian="input_jacobian" in needs)
         for proxy in proxies:
             passes.remarks.clear()
-            value = float(proxy(passes.seen(proxy.observe), passes))
+            value = _value(proxy, passes)
             if not math.isfinite(value):
                 default = "the score is not a number" if math.isnan(value) else "the value overflows float64"
                 reasons[proxy.name] = "; ".join(passes.remarks) or passes.trouble or default
@@ -80,15 +81,36 @@ def run_proxies(
     return Measurement(scores, reasons, time.perf_counter() - start, *counts)
 
 
+def _check_names(proxies: Sequence[Proxy]) -> None:
+    """Refuse two proxies of one name, whose scores would overwrite each other."""
+    names = [proxy.name for proxy in proxies]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise OptionError(f"{double} is asked for {names.count(double)} times, but a result has one score of each name")
+
+
+def _value(proxy: Proxy, passes: Passes) -> float:
+    """What a proxy gives; its errors say whose they are."""
+    try:
+        value = proxy(passes.seen(proxy.observe), passes)
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except NaswotError as error:
+        if str(error).startswith(proxy.name):
+            raise
+        raise type(error)(f"{proxy.name}: {error}") from error
+
+
 def measure(
     model: nn.Module,
     batch: Batch | ModelInputs,
-    proxies: str | Sequence[str | Proxy],
+    proxies: str | Proxy | Sequence[str | Proxy],
     *,
     seed: int = 0,
     **options: Any,
 ) -> dict[str, float]:
     """Scores of an untrained model by several proxies over shared passes.
+
+    Why a score is not finite, and how many passes it took, is told by :func:`run_proxies`, which this calls.
 
     Args:
         model: any module; comes back as it was.
@@ -100,6 +122,7 @@ def measure(
         The raw value by proxy name.
     Raises:
         UnknownNameError: for a name that no proxy or no option has.
+        OptionError: for one proxy asked twice.
         InputError: if the batch or model cannot be scored.
         ModelError: if the model raises.
     Example:
@@ -107,6 +130,6 @@ def measure(
         >>> measure(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2), ["params"])
         {'params': 9.0}
     """
-    proxies = [proxies] if isinstance(proxies, str) else proxies
+    proxies = [proxies] if isinstance(proxies, str | Proxy) else proxies
     chosen = [get_proxy(proxy) if isinstance(proxy, str) else proxy for proxy in proxies]
     return dict(run_proxies(model, to_batch(batch), chosen, seed=seed, options=options_from(**options)).scores)

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
 
@@ -71,6 +71,12 @@ class Proxy:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     @property
+    def defaults(self) -> dict[str, Any]:
+        """The options there are, with their values: those bound, else the defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())[2:]
+        return {each.name: self.options.get(each.name, each.default) for each in parameters}
+
+    @property
     def needs_forward(self) -> bool:
         """Whether it looks at the plain forward pass that all proxies share."""
         shared = ("forward", "outputs", "gradients", "input_jacobian")
@@ -110,7 +116,7 @@ class Proxy:
         Raises:
             OptionError: listing the options there are, for one it does not have.
         """
-        known = list(inspect.signature(self.function).parameters)[2:]
+        known = list(self.defaults)
         for option in options:
             if option not in known:
                 raise OptionError(f"proxy {self.name!r} has no option {option!r}; it has {known or 'none'}")
@@ -146,8 +152,14 @@ def register_proxy(
         fits: architectures it is defined for, in words, for the table of proxies.
         own_cost: passes of its own, in words, such as ``"64 forwards"``.
     Raises:
-        RegistrationError: if the name is taken or the function has no docstring.
+        RegistrationError: if the name is taken, the function has no docstring, or a need or invariance does not exist.
     """
+    for word, known in [
+        *((need, get_args(Need)) for need in needs),
+        *((i, get_args(Invariance)) for i in invariant_to),
+    ]:
+        if word not in known:
+            raise RegistrationError(f"a proxy cannot declare {word!r}; there are {', '.join(known)}")
 
     def decorate(function: ProxyFunction) -> ProxyFunction:
         name = function.__name__
@@ -173,7 +185,7 @@ def register_proxy(
 
 
 def get_proxy(name: str, **options: Any) -> Proxy:
-    """The proxy of that name, with options bound.
+    """The proxy of that name, with options bound; ``naswot list proxies`` tells the options.
 
     Example:
         >>> get_proxy("params").higher_is_better

@@ -177,7 +177,7 @@ def rank(
     batch: Batch | ModelInputs | None = None,
     *,
     aggregate: str | Aggregate = "az_nas",
-    proxies: Sequence[str | Proxy] | None = None,
+    proxies: str | Proxy | Sequence[str | Proxy] | None = None,
     evaluator: Evaluator | None = None,
     seed: int = 0,
     repeats: int = 1,
@@ -214,10 +214,12 @@ def rank(
         ['wide', 'narrow']
     """
     rule = get_aggregate(aggregate) if isinstance(aggregate, str) else aggregate
-    given = rule.proxies if proxies is None else proxies
+    given = rule.proxies if proxies is None else [proxies] if isinstance(proxies, str | Proxy) else proxies
     components = [get_proxy(proxy) if isinstance(proxy, str) else proxy for proxy in given]
     if not components:
         raise OptionError(f"aggregate {rule.name!r} has no components of its own; pass proxies=, such as ['params']")
+    if isinstance(networks, nn.Module):
+        raise OptionError("expected several networks, but got one model; pass them as a list or by name")
     if evaluator is not None and (batch is not None or options):
         raise OptionError("an evaluator draws its own batches and has options of its own; pass no others beside it")
     if evaluator is not None:

@@ -42,13 +42,18 @@ class Batch:
     def __post_init__(self) -> None:
         tensors = self.tensors()
         if not tensors:
-            raise InputError(f"a batch needs at least one tensor, but got {type(self.inputs).__name__}")
+            raise InputError(
+                f"a batch needs at least one tensor, but got {type(self.inputs).__name__}; "
+                "naswot.data.as_batch draws one from a Dataset or DataLoader"
+            )
         if any(t.dim() <= self.batch_dim for t in tensors):
             shapes = [tuple(t.shape) for t in tensors]
             raise ShapeError(f"expected inputs with a batch dimension {self.batch_dim}, but got shapes {shapes}")
         n = tensors[0].shape[self.batch_dim]
         if n == 0:
             raise ShapeError(f"a batch needs at least one image, but got inputs of shape {tuple(tensors[0].shape)}")
+        if self.targets is not None and not isinstance(self.targets, Tensor):
+            raise InputError(f"expected targets as a tensor (N,) int64, but got {type(self.targets).__name__}")
         if self.targets is not None and tuple(self.targets.shape) != (n,):
             raise ShapeError(f"expected targets of shape ({n},), but got {tuple(self.targets.shape)}")
 

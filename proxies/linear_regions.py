@@ -32,6 +32,9 @@ _GROUPS = {"groups": Activation(image_groups)}
 def linear_regions(seen: Seen, passes: Passes, *, n_samples: int = 3000, size: int | None = 3) -> Tensor:
     """Number of distinct activation codes among random images.
 
+    Networks of published size tell all of the images apart, so that their counts are all ``n_samples``; TE-NAS counts
+    on copies one channel wide. Of a space, score such copies: ``Evaluator(..., build={"width": 1, "n_cells": 1})``.
+
     Args:
         seen: nothing.
         passes: gives the copy of the model and the number of channels.

@@ -22,6 +22,9 @@ def te_nas(ranks: Ranks) -> NDArray[np.float64]:
 
     .. math:: s_i = r_i(\kappa) + r_i(R)
 
+    The number of linear regions is the same for all networks that are not very narrow, see
+    :func:`proxies.linear_regions.linear_regions`; the authors count on copies one channel wide.
+
     Returns:
         (M,) float64 in [2, 2 M]; depends on the compared set.
     References:

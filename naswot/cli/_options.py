@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,8 @@ from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from naswot.proxy import Proxy
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -109,6 +112,20 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             result[key] = text
     return result
+
+
+def proxies_of(text: str) -> tuple[str | Proxy, ...]:
+    """``"naswot, zen(repeats=4)"`` as names, and proxies with options bound."""
+    from naswot.proxy import get_proxy
+
+    found: list[str | Proxy] = []
+    for name, options in re.findall(r"([^,()]+)(?:\(([^)]*)\))?", text):
+        pairs = [pair.strip() for pair in options.split(",") if pair.strip()]
+        if pairs:
+            found.append(get_proxy(name.strip(), **key_values(pairs)))
+        elif name.strip() and name.strip() not in found:
+            found.append(name.strip())
+    return tuple(found)
 
 
 def console() -> Console:

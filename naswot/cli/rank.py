@@ -17,6 +17,7 @@ from naswot.cli import _options as shared
 from naswot.errors import DataError, NaswotError
 
 if TYPE_CHECKING:
+    from naswot.proxy import Proxy
     from naswot.ranking import Aggregate
 
 _COLUMNS = ("naswot", "naswot_size", "naswot_diversity", "params", "flops", "trainable_layers")
@@ -36,10 +37,11 @@ class _Row:
 class _Table:
     """What is measured, what is shown under which headings, and what decides."""
 
-    proxies: tuple[str, ...]
+    proxies: tuple[Proxy, ...]
     columns: tuple[str, ...]
     headings: tuple[str, ...]
     by: str
+    direction: float
     aggregate: Aggregate | None
 
 
@@ -50,7 +52,11 @@ class _Table:
 @click.option(
     "--aggregate", metavar="NAME", help="Rank by several proxies at once; scores then depend on the set of MODELS."
 )
-@click.option("--proxies", help="Comma-separated components in the place of the aggregate's own.")
+@click.option(
+    "--proxies",
+    type=shared.RegistryName("proxies"),
+    help="Comma-separated, the first one decides; with --aggregate its components. zen(repeats=4) binds an option.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write to this .csv or .json file too.")
@@ -71,7 +77,7 @@ def command(
     as_csv: bool,
     out: str | None,
 ) -> None:
-    """Rank several untrained MODELS by their score, with its two terms, params, MACs and seconds; or by an aggregate.
+    """Rank several untrained MODELS by their score, with its two terms, params, MACs and seconds; or by other proxies.
 
     All models see the same images (language models: the same number of random token rows). A model that fails is shown
     with its error at the end; the others are ranked all the same. Exit code 1 if none could be scored.
@@ -81,6 +87,7 @@ def command(
       naswot rank models.py:small models.py:large
       naswot rank pytorchcv:resnet18 pytorchcv:mobilenet_w1 hf:vit --size 224 --batch-size 32
       naswot rank timm:resnet18 timm:vit_tiny_patch16_224 --size 224 --out table.csv
+      naswot rank models.py:small models.py:large --proxies "synflow,zen(repeats=4),params"
       naswot rank models.py:small models.py:large models.py:deep --aggregate az_nas
       naswot rank models.py:small models.py:large --aggregate log_rank --proxies naswot,synflow
     """
@@ -94,7 +101,8 @@ def command(
     checked = shared.checked_device(device)
     rows = [_scored(model, table, images, batch_size, seed, checked, fast, options) for model in models]
     rows = _aggregated(rows, table)
-    rows.sort(key=lambda row: (row.error is not None, -row.scores.get(table.by, -math.inf), row.model))
+    worst = -table.direction * math.inf
+    rows.sort(key=lambda row: (row.error is not None, -table.direction * row.scores.get(table.by, worst), row.model))
     records = [_record(row, table) for row in rows]
     if out is not None:
         _write(records, Path(out), table)
@@ -115,31 +123,28 @@ def _table(aggregate: str | None, proxies: str | None) -> _Table:
     from naswot.proxy import get_proxy
     from naswot.ranking import get_aggregate
 
-    if aggregate is None:
-        if proxies is not None:
-            raise click.UsageError("--proxies are the components of an aggregate; say which by --aggregate")
-        return _Table(_COLUMNS, _COLUMNS, _HEADINGS, "naswot", None)
-    rule = get_aggregate(aggregate)
-    words = tuple(name.strip() for name in (proxies or "").split(",") if name.strip())
-    chosen = tuple(dict.fromkeys(words or rule.proxies))
-    if not chosen:
-        raise OptionError(f"aggregate {rule.name!r} has no components of its own; name some by --proxies")
-    for name in chosen:
-        get_proxy(name)
-    columns = (rule.name, *chosen)
-    return _Table(chosen, columns, columns, rule.name, rule)
+    given = shared.proxies_of(proxies or "")
+    rule = None if aggregate is None else get_aggregate(aggregate)
+    words = given or (_COLUMNS if rule is None else rule.proxies)
+    if not words:
+        raise OptionError(f"aggregate {aggregate!r} has no components of its own; name some by --proxies")
+    chosen = tuple(get_proxy(word) if isinstance(word, str) else word for word in words)
+    names = tuple(proxy.name for proxy in chosen)
+    columns = names if rule is None else (rule.name, *names)
+    headings = _HEADINGS if names == _COLUMNS and rule is None else columns
+    direction = 1.0 if rule is not None or chosen[0].higher_is_better else -1.0
+    return _Table(chosen, columns, headings, columns[0], direction, rule)
 
 
 def _aggregated(rows: list[_Row], table: _Table) -> list[_Row]:
     """The rows with the aggregate's score, where there is one; those that failed are no part of the compared set."""
-    from naswot.proxy import get_proxy
     from naswot.ranking import aggregate_scores
 
     good = [row for row in rows if row.error is None]
     if table.aggregate is None or not good:
         return rows
-    columns = {name: [row.scores[name] for row in good] for name in table.proxies}
-    directions = {name: get_proxy(name).higher_is_better for name in table.proxies}
+    columns = {proxy.name: [row.scores[proxy.name] for row in good] for proxy in table.proxies}
+    directions = {proxy.name: proxy.higher_is_better for proxy in table.proxies}
     scores = aggregate_scores(columns, table.aggregate, directions)
     placed = [replace(r, scores={**r.scores, table.by: float(s)}) for r, s in zip(good, scores, strict=True)]
     return [*placed, *(row for row in rows if row.error is not None)]
@@ -158,15 +163,13 @@ def _scored(
     from naswot.cli._loading import batch_for
     from naswot.measuring import run_proxies
     from naswot.models import load_model
-    from naswot.proxy import get_proxy
     from naswot.scoring import pass_options
 
     start = time.perf_counter()
     try:
         model = load_model(name, n_classes=images.n_classes, size=images.shape[-1], seed=seed).to(device)
         batch = batch_for(model, images, batch_size, seed)
-        chosen = [get_proxy(proxy) for proxy in table.proxies]
-        result = run_proxies(model, batch, chosen, seed=seed, options=pass_options(model, fast=fast, **options))
+        result = run_proxies(model, batch, table.proxies, seed=seed, options=pass_options(model, fast=fast, **options))
     except NaswotError as error:
         return _Row(name, {}, time.perf_counter() - start, error=str(error))
     return _Row(name, dict(result.scores), time.perf_counter() - start, dict(result.reasons))
@@ -179,7 +182,7 @@ def _record(row: _Row, table: _Table) -> dict[str, Any]:
 
 
 def _reason(row: _Row, table: _Table) -> str | None:
-    if table.aggregate is None:
+    if table.columns == _COLUMNS:
         return row.reasons.get("naswot")
     return "; ".join(f"{name}: {why}" for name, why in row.reasons.items()) or None
 

@@ -42,7 +42,13 @@ _HEADINGS = {"naswot": "score", "flops": "MACs", "trainable_layers": "layers"}
 @click.option(
     "--number", "-n", default=100, show_default=True, type=click.IntRange(min=1), help="Architectures to score."
 )
-@click.option("--proxies", default=DEFAULT_PROXIES, type=shared.RegistryName("proxies"), help="Comma-separated.")
+@click.option(
+    "--proxies",
+    default=DEFAULT_PROXIES,
+    show_default=True,
+    type=shared.RegistryName("proxies"),
+    help="Comma-separated; zen(repeats=4) binds an option.",
+)
 @click.option("--rank-by", help="The score that decides; by default the first of --proxies.")
 @click.option(
     "--repeats", default=1, show_default=True, type=click.IntRange(min=1), help="Batches and initialisations."
@@ -63,9 +69,10 @@ _HEADINGS = {"naswot": "score", "flops": "MACs", "trainable_layers": "layers"}
 def command(**given: Any) -> None:
     """Screen a search space by scores of untrained networks, then train the winner and a random one to compare.
 
-    Results go to a run folder at once; the same command goes on where an earlier one was stopped, and a larger --number
-    adds to it (table.csv and the picture show the architectures of the last command, results.sqlite all of them). The
-    numbers depend on neither the order nor the number of workers.
+    Results go to a run folder at once; the same command goes on where an earlier one was stopped, a larger --number
+    adds to it, and of more --proxies only the new ones are worked out. table.csv and the picture (drawn where params is
+    among the proxies) show the last command, results.sqlite all that was ever scored. The numbers depend on neither the
+    order nor the number of workers.
 
     \b
     Examples:
@@ -115,7 +122,7 @@ def _prepared(given: dict[str, Any]) -> tuple[ImageSet, Evaluator]:
     device = shared.checked_device(given["device"])
     speed: dict[str, Any] = fast_options(device) if given["fast"] else {}
     options = PassOptions(taps=given["taps"], mode=given["mode"], **speed)
-    proxies = tuple(name.strip() for name in given["proxies"].split(",") if name.strip())
+    proxies = shared.proxies_of(given["proxies"])
     evaluator = Evaluator(
         get_space(given["space"]),
         images,
@@ -271,7 +278,8 @@ def _print(rows: Sequence[Ranked], trained: Sequence[Trained], summary: dict[str
     from rich.table import Table
 
     console = shared.console()
-    shown = [name for name in (summary["rank_by"], "params", "flops", "trainable_layers") if name in rows[0].mean]
+    others = [name for name in rows[0].mean if name not in (summary["rank_by"], "naswot_size", "naswot_diversity")]
+    shown = [summary["rank_by"], *others] if rows[0].mean else []
     table = Table("", box=None, pad_edge=False)
     for name in shown:
         table.add_column(_HEADINGS.get(name, name), justify="right", no_wrap=True)
