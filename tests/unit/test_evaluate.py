@@ -120,6 +120,33 @@ def test_known_results_come_from_the_store(tmp_path):
         assert {"naswot", "params", "flops"} <= set(store.get(more[0].arch, 0).scores)
 
 
+def test_only_the_proxies_that_are_not_known_are_worked_out(tmp_path, monkeypatch):
+    asked = []
+    whole = Evaluator._run
+
+    def run(self, jobs, executor):
+        asked.append((self.names, len(jobs)))
+        return whole(self, jobs, executor)
+
+    monkeypatch.setattr(Evaluator, "_run", run)
+    genotypes = sample_distinct(SPACE, 5)
+    with ResultStore(tmp_path / "s.sqlite", options=make().describe()) as store:
+        screen(make(proxies=("naswot",)), genotypes[:3], store=store)
+        rows = screen(make(proxies=("naswot", "params")), genotypes, store=store)
+        screen(make(proxies=("params", "naswot")), genotypes, store=store)
+    assert asked == [(("naswot",), 3), (("params",), 3), (("naswot", "params"), 2)]
+    assert numbers(rows) == numbers(screen(make(proxies=("naswot", "params")), genotypes))
+
+
+def test_a_new_proxy_that_fails_is_told_and_what_is_known_stays(tmp_path):
+    genotypes = sample_distinct(SPACE, 2)
+    with ResultStore(tmp_path / "s.sqlite", options=make().describe()) as store:
+        screen(make(proxies=("naswot",)), genotypes, store=store)
+        rows = screen(make(proxies=("naswot", "dss")), genotypes, store=store)
+        assert all("dss" in row.error for row in rows)
+        assert all(store.get(row.arch, 0).scores["naswot"] for row in rows)
+
+
 def test_pruned_scores_each_class_once():
     evaluator = make(pruned=True)
     dead_end = (3, 3, 0, 1, 0, 0)  # node 2 reads the input and reaches nothing

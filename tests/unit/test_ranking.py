@@ -130,6 +130,7 @@ def test_scores_depend_on_the_set():
 
 
 def mlp(width):
+    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
 
 
@@ -243,7 +244,32 @@ def test_command_line(run):
     assert out.splitlines()[1].startswith("models.py:large")
     assert "name some by --proxies" in run(*common, "log_rank")[2]
     assert "did you mean 'vote'" in run(*common, "vtoe")[2]
-    assert "say which by --aggregate" in run("rank", *models, "--proxies", "params")[2]
     code, out, _ = run("list", "aggregates")
     assert code == 0
     assert "majority of synflow, jacov and snip" in out
+
+
+def test_command_line_ranks_by_any_proxy_with_options(run):
+    models = [f"models.py:{name}" for name in ("small", "large", "fails")]
+    common = ["rank", *models, "--size", "8", "-N", "4", "--json", "--proxies"]
+    rows = json.loads(run(*common, "params, ntk_condition")[1])
+    assert list(rows[0])[:3] == ["model", "params", "ntk_condition"]
+    assert [row["model"] for row in rows] == ["models.py:large", "models.py:small", "models.py:fails"]
+    rows = json.loads(run(*common, "ntk_condition")[1])  # where lower is better
+    assert rows[0]["ntk_condition"] <= rows[1]["ntk_condition"]
+    few, many = (json.loads(run(*common, f"meco(size={size})")[1])[0]["meco"] for size in (8, 16))
+    assert few != many
+    assert "has no option 'size'" in run(*common, "params(size=3)")[2]
+
+
+def test_one_model_that_cannot_be_scored_leaves_the_others(run):
+    networks = {
+        "few": nn.Sequential(nn.Flatten(), nn.Linear(12, 2)),
+        "enough": nn.Sequential(nn.Flatten(), nn.Linear(12, 9)),
+    }
+    batch = Batch(torch.randn(4, 3, 2, 2), torch.tensor([0, 8, 1, 2]))
+    rows = naswot.rank(networks, batch, aggregate="log_rank", proxies="snip")
+    assert [row.position for row in rows] == [1, None]
+    assert "the labels go from 0 to 8, but the model has 2 logits" in rows[1].error
+    with pytest.raises(OptionError, match="several networks, but got one model"):
+        naswot.rank(networks["enough"], batch, aggregate="log_rank", proxies="snip")
