@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from naswot import _benchmark_file
 from naswot.data._roots import base_folder
-from naswot.errors import ArchitectureError, DataError, NaswotError, RegistrationError, unknown_name
+from naswot.errors import ArchitectureError, DataError, NaswotError, OptionError, RegistrationError, unknown_name
 from naswot.registry import Registry
 from naswot.space import SearchSpace, get_space
 from naswot.types import Genotype
@@ -167,6 +168,18 @@ class Benchmark:
         known = [value for value in values if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as one compact parquet file, which :func:`get_benchmark` reads in a moment.
+
+        Raises:
+            OptionError: if the name does not end in ``.naswot.parquet``.
+            MissingPackageError: if pyarrow is not installed.
+            DataError: if it cannot be written.
+        """
+        if not str(path).endswith(_benchmark_file.SUFFIX):
+            raise OptionError(f"expected a file name that ends in {_benchmark_file.SUFFIX}, but got {str(path)!r}")
+        _benchmark_file.write(self, Path(path))
+
     def _key(self, genotype: Genotype) -> bytes:
         return np.array(genotype).astype(self._genes.dtype).tobytes()
 
@@ -239,17 +252,18 @@ class Adapter:
         return (inspect.getdoc(self.read) or "").partition("\n")[0]
 
     def find(self, root: str | os.PathLike[str] | None) -> Path:
-        """The best of the files below a data root, or ``root`` itself where it is one of them.
+        """A converted file, or else the best of the files below a data root; ``root`` itself where it is one of them.
 
         Raises:
             DataError: if there is none; it names what it looked for and where.
         """
         given = None if root is None else Path(root).expanduser()
-        if given is not None and any(given.match(pattern) for pattern in self.files):
+        patterns = (f"{self.name}{_benchmark_file.SUFFIX}", *self.files)
+        if given is not None and any(given.match(pattern) for pattern in (f"*{_benchmark_file.SUFFIX}", *self.files)):
             return given
         base = base_folder(f"the benchmark {self.name}", given)
         places = [base, *(base / folder for folder in self.folders)]
-        for pattern in self.files:
+        for pattern in patterns:
             for place in places:
                 found = sorted(place.glob(pattern))
                 if found:
@@ -266,7 +280,8 @@ class Adapter:
         """
         path = self.find(root)
         try:
-            table = self.read(path)
+            converted = path.name.endswith(_benchmark_file.SUFFIX)
+            table = _benchmark_file.read(path, self.space) if converted else self.read(path)
         except NaswotError:
             raise
         except Exception as error:  # what a damaged table holds can break a reader anywhere

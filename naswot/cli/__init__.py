@@ -1,4 +1,4 @@
-"""The command line: ``naswot search | score | rank | list``. Each command lies in a file of its own."""
+"""The command line: ``naswot search | score | rank | benchmark | list``. Each command lies in a file of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from naswot import __version__
 from naswot.errors import NaswotError
 
-_COMMANDS = ("search", "score", "rank", "list")
+_COMMANDS = ("search", "score", "rank", "benchmark", "list")
 
 
 class _LazyGroup(click.Group):

@@ -75,6 +75,7 @@ def _print_proxy(console: Console, row: dict[str, str]) -> None:
     facts += ["needs labels"] if row["labels"] == "yes" else []
     facts += [f"does not depend on {row['does not depend on']}"] if row["does not depend on"] else []
     facts += [f"fits {row['fits']}"]
+    facts += [f"options {row['options']}"] if row["options"] else []
     console.print(Padding(Text("; ".join(facts)), (0, 0, 0, 4)))
     console.print(Padding(Text(row["reference"], style="dim"), (0, 0, 1, 4)))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from naswot.benchmark import Adapter, Benchmark, Column, Table, get_benchmark, register_benchmark
-from naswot.errors import ArchitectureError, DataError, RegistrationError, UnknownNameError
+from naswot.errors import ArchitectureError, DataError, OptionError, RegistrationError, UnknownNameError
 from naswot.space import get_space
 from naswot.testing.benchmark_contract import BenchmarkContract
 
@@ -141,3 +142,31 @@ def test_a_reader_needs_a_docstring():
 def test_unknown_benchmark():
     with pytest.raises(UnknownNameError, match="nasbench201"):
         get_benchmark("nasbench20l")
+
+
+def test_a_converted_file_gives_the_same_and_is_preferred(benchmark, adapter, tmp_path):
+    benchmark.save(tmp_path / "mine.naswot.parquet")
+    (tmp_path / "second.txt").write_text(LINE)
+    again = adapter.open(tmp_path)
+    assert again.source.endswith("mine.naswot.parquet")
+    assert list(again.genotypes()) == GENOTYPES
+    assert again.columns == benchmark.columns
+    for column in benchmark.columns:
+        assert same(again[column], benchmark[column])
+    assert not list(tmp_path.glob("*.part"))
+    assert len(adapter.open(tmp_path / "second.txt")) == 1
+    assert adapter.open(tmp_path / "mine.naswot.parquet").query(GENOTYPES[2], dataset="cifar10") == 93.5
+
+
+def test_a_converted_file_that_does_not_fit_is_refused(benchmark, adapter, tmp_path):
+    path = tmp_path / "mine.naswot.parquet"
+    with pytest.raises(OptionError, match=r"ends in \.naswot\.parquet"):
+        benchmark.save(tmp_path / "mine.parquet")
+    with pytest.raises(DataError, match="cannot write"):
+        benchmark.save(tmp_path / "nowhere" / "mine.naswot.parquet")
+    benchmark.save(path)
+    with pytest.raises(DataError, match="space 'nasbench201', but format 1 and space 'nasbench_macro'"):
+        dataclasses.replace(adapter, space="nasbench_macro").open(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match="damaged, or was not written by"):
+        adapter.open(path)

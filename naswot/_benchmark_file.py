@@ -1,0 +1,87 @@
+"""A benchmark as one compact parquet file, whatever its official form."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from naswot.errors import DataError, missing_package
+
+if TYPE_CHECKING:
+    from naswot.benchmark import Benchmark, Column, Table
+
+SUFFIX = ".naswot.parquet"
+_FORMAT = 1
+
+
+def write(benchmark: Benchmark, path: Path) -> None:
+    """Genes as one column of small integers each, figures as float32 where that loses nothing.
+
+    The file appears whole or not at all.
+    """
+    pyarrow, parquet = _pyarrow()
+    about = {
+        "format": _FORMAT,
+        "naswot": metadata.version("naswot"),
+        "benchmark": benchmark.name,
+        "space": benchmark.space.name,
+        "source": Path(benchmark.source).name,
+        "columns": [list(column) for column in benchmark.columns],
+    }
+    genes = np.array(list(benchmark.genotypes()), dtype=np.uint8 if max(benchmark.space.choices) <= 256 else np.int64)
+    names = [f"g{position}" for position in range(genes.shape[1])] + [
+        "/".join("" if part is None else str(part) for part in column) for column in benchmark.columns
+    ]
+    arrays = [pyarrow.array(gene) for gene in genes.T]
+    arrays += [pyarrow.array(_narrow(benchmark[column]), from_pandas=False) for column in benchmark.columns]
+    table = pyarrow.table(arrays, names=names).replace_schema_metadata({"naswot": json.dumps(about)})
+    part = path.with_name(f"{path.name}.part")
+    try:
+        parquet.write_table(table, part, compression="zstd")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+
+
+def read(path: Path, space: str) -> Table:
+    """The table of such a file.
+
+    Raises:
+        DataError: if the file is no sound one of this format and space.
+    """
+    from naswot.benchmark import Column, Table
+
+    pyarrow, parquet = _pyarrow()
+    try:
+        table = parquet.read_table(path)
+        about = json.loads(table.schema.metadata[b"naswot"])
+        columns: list[Column] = [Column(*parts) for parts in about["columns"]]
+    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} is damaged, or was not written by `naswot benchmark convert` ({error})") from error
+    if about.get("format") != _FORMAT or about.get("space") != space:
+        raise DataError(
+            f"{path} has format {about.get('format')} and space {about.get('space')!r}, but format {_FORMAT} and space "
+            f"{space!r} are expected; convert the official file again"
+        )
+    vectors = [column.to_numpy() for column in table.columns]
+    n_genes = len(vectors) - len(columns)
+    return Table(np.stack(vectors[:n_genes], axis=1), dict(zip(columns, vectors[n_genes:], strict=True)))
+
+
+def _narrow(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
+    short = values.astype(np.float32)
+    return short if np.array_equal(short.astype(np.float64), values, equal_nan=True) else values
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise missing_package("pyarrow", "benchmarks", "reading and writing parquet files") from error
+    return pyarrow, parquet
