@@ -83,22 +83,14 @@ def info(name: str, data_root: str | None, as_json: bool) -> None:
         click.echo(json.dumps(about, indent=2))
         return
     console = shared.console()
-    console.print(
-        f"{len(benchmark):,} architectures of {benchmark.space.name}, from {benchmark.source}", soft_wrap=True
-    )
+    title = f"{len(benchmark):,} architectures of {benchmark.space.name}, from {benchmark.source}"
+    console.print(title, markup=False, soft_wrap=True)
     table = Table("data set", "metric", "epochs", "seeds", "known", "least", "most", box=None, pad_edge=False)
     for row in rows:
-        least, most = (shared.number(float(str(row[end]))) for end in ("least", "most"))
+        ends = [shared.number(float(str(row[end]))) for end in ("least", "most")]
         seeds = row["trainings"] or ("mean only" if row["mean"] else "")
-        table.add_row(
-            str(row["dataset"]),
-            str(row["metric"]),
-            str(row["epochs"] or ""),
-            str(seeds),
-            str(row["known"]),
-            least,
-            most,
-        )
+        cells = [row["dataset"], row["metric"], row["epochs"] or "", seeds, row["known"], *ends]
+        table.add_row(*map(str, cells))
     console.print(table)
 
 

@@ -209,3 +209,27 @@ def test_help_does_not_import_torch():
     code = "import sys, naswot.cli; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_benchmarks_are_listed_told_and_converted(run, tmp_path):
+    networks = {
+        arch: {"test_acc": [90.0, 91.0, 92.0 + i], "params": 1000 + i, "flops": 5}
+        for i, arch in enumerate(("00000000", "11111111", "22222222"))
+    }
+    (tmp_path / "nas-bench-macro_cifar10.json").write_text(json.dumps(networks))
+    code, out, _ = run("benchmark", "list", "--json")
+    assert code == 0
+    assert {"nasbench201", "nasbench_macro"} <= {row["name"] for row in json.loads(out)}
+    code, out, _ = run("benchmark", "info", "nasbench_macro", "--data-root", tmp_path, "--json")
+    about = json.loads(out)
+    assert (code, about["architectures"]) == (0, 3)
+    first = about["columns"][0]
+    assert (first["metric"], first["trainings"], first["least"], first["known"]) == ("test_accuracy", 3, 91.0, 3)
+    assert "test_accuracy" in run("benchmark", "info", "nasbench_macro", "--data-root", tmp_path)[1]
+    code, out, _ = run("benchmark", "convert", "nasbench_macro", "--data-root", tmp_path, "--out", tmp_path / "small")
+    assert code == 0
+    assert "3 architectures from" in out
+    code, out, _ = run("benchmark", "info", "nasbench_macro", "--data-root", tmp_path / "small", "--json")
+    assert json.loads(out)["columns"] == about["columns"]
+    code, _, err = run("benchmark", "info", "nasbench_macro", "--data-root", tmp_path / "small" / "none")
+    assert (code, "is no folder" in err) == (1, True)
