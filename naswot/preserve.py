@@ -195,12 +195,11 @@ class _Eager:
     def __enter__(self) -> None:
         with self._lock:
             if self._holders == 0:
-                self._switches.callback(
-                    torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
-                )
-                torch.backends.mha.set_fastpath_enabled(False)
                 if "torch._dynamo.eval_frame" in sys.modules:
                     self._switches.enter_context(torch.compiler.set_stance("force_eager"))
+                fused = torch.backends.mha.get_fastpath_enabled()
+                self._switches.callback(torch.backends.mha.set_fastpath_enabled, fused)
+                torch.backends.mha.set_fastpath_enabled(False)
             self._holders += 1
 
     def __exit__(self, *_: object) -> None:

@@ -57,6 +57,7 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(name: str, data_root: str | None, as_json: bool) -> None:
     """What the files of benchmark NAME hold: data sets, metrics, trainings, and the best of each."""
+    import numpy as np
     from rich.table import Table
 
     from naswot.benchmark import Column, get_benchmark
@@ -65,7 +66,7 @@ def info(name: str, data_root: str | None, as_json: bool) -> None:
     rows = []
     for dataset, metric, epochs in dict.fromkeys(column[:3] for column in benchmark.columns):
         values = benchmark.column(dataset, metric, epochs=epochs)
-        known = values[values == values]  # noqa: PLR0124  NaN is where an architecture was not trained
+        known = values[~np.isnan(values)]
         rows.append(
             {
                 "dataset": dataset,
