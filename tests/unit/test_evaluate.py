@@ -213,10 +213,11 @@ def test_description_names_all_that_determines_the_numbers():
 
 
 KILLED = """
-import sys
+import signal, sys
 from naswot.cli import main
 sys.argv = ["naswot", *sys.argv[1:]]
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell inherits it ignored
     main()
 """
 
@@ -244,7 +245,7 @@ def alive(pid):
 def search_command(tmp_path):
     script = tmp_path / "run_naswot.py"
     script.write_text(KILLED)
-    options = "--size 8 --batch-size 8 --train-epochs 0 --workers 2 --build width=4 --build n_cells=1 -n 150"
+    options = "--size 8 --batch-size 8 --train-epochs 0 --workers 2 --build width=4 --build n_cells=1 -n 60"
     return [sys.executable, str(script), "search", *options.split()]
 
 
@@ -272,7 +273,7 @@ def test_stopped_run_resumes_to_the_identical_table(tmp_path, search_command, ho
     subprocess.run([*search_command, "--out", str(broken)], check=True, capture_output=True)
     assert (broken / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
     with ResultStore(broken / "results.sqlite", options=None, read_only=True) as store:
-        assert len(store) == 150
+        assert len(store) == 60
 
 
 def wait_until_begun(process, path):
