@@ -142,6 +142,8 @@ def number(value: float | None, *, digits: int = 2) -> str:
         return ""
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
+    if value != 0 and not 10.0**-digits <= abs(value) < 1e15:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:,.{digits}f}"
 
 

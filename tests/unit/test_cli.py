@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from naswot.cli._options import number
+
 MODELS = """
 import torch
 from torch import nn
@@ -233,3 +235,14 @@ def test_benchmarks_are_listed_told_and_converted(run, tmp_path):
     assert json.loads(out)["columns"] == about["columns"]
     code, _, err = run("benchmark", "info", "nasbench_macro", "--data-root", tmp_path / "small" / "none")
     assert (code, "is no folder" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((694.449, "694.45"), (1045466.0, "1,045,466"), (2.2843e53, "2.28e+53"), (-0.00142, "-0.00142")),
+        *((0.0, "0.00"), (float("-inf"), "-inf"), (None, ""), (0.5, "0.50"), (-3.0, "-3")),
+    ],
+)
+def test_numbers_keep_what_tells_them_apart(value, shown):
+    assert number(value) == shown
