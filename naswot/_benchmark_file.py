@@ -31,6 +31,8 @@ def write(benchmark: Benchmark, path: Path) -> None:
         "space": benchmark.space.name,
         "source": Path(benchmark.source).name,
         "columns": [list(column) for column in benchmark.columns],
+        "build": benchmark.build,
+        "images": benchmark.images,
     }
     genes = np.array(list(benchmark.genotypes()), dtype=np.uint8 if max(benchmark.space.choices) <= 256 else np.int64)
     names = [f"g{position}" for position in range(genes.shape[1])] + [
@@ -70,7 +72,9 @@ def read(path: Path, space: str) -> Table:
         )
     vectors = [column.to_numpy() for column in table.columns]
     n_genes = len(vectors) - len(columns)
-    return Table(np.stack(vectors[:n_genes], axis=1), dict(zip(columns, vectors[n_genes:], strict=True)))
+    genes, values = np.stack(vectors[:n_genes], axis=1), vectors[n_genes:]
+    known = dict(zip(columns, values, strict=True))
+    return Table(genes, known, about.get("build", {}), about.get("images", {}))
 
 
 def _narrow(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:

@@ -6,9 +6,9 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,14 +47,22 @@ class Table:
     Args:
         genotypes: n architectures of the space, or their genes as an (n, L) array.
         columns: (n,) numbers each; NaN where an architecture was not trained.
+        build: options of ``space.build`` with which the networks were trained, where they are not its defaults, such as
+            ``{"width": 8}``; number of classes and channels of the images stand beside them.
+        images: what they were trained on, where naswot has it: ``data``, a name for :func:`naswot.data.get_data`, and
+            options of that function, such as ``{"data": "digits", "size": 16, "noise": 1.0}``; empty if not known.
     """
 
     genotypes: Sequence[Genotype] | NDArray[np.integer]
     columns: Mapping[Column, ArrayLike]
+    build: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Benchmark:
     """Trained results of architectures of one space, held in memory.
+
+    ``build`` and ``images`` are those of the table: they say which networks were trained, on what.
 
     Args:
         name: the benchmark.
@@ -67,6 +75,7 @@ class Benchmark:
 
     def __init__(self, name: str, space: SearchSpace, table: Table, *, source: str = "memory") -> None:
         self.name, self.space, self.source = name, space, source
+        self.build, self.images = dict(table.build), dict(table.images)
         genes = np.asarray(table.genotypes)
         if genes.ndim != 2 or genes.shape[1] != len(space.choices) or len(genes) == 0:
             wanted = f"(n, {len(space.choices)})"
@@ -237,6 +246,7 @@ class Adapter:
         files: patterns of file or folder names that it reads, the best first.
         folders: where they lie below the data root.
         reference: the paper.
+        embedded: the file that comes with the adapter, if one does; no data root is asked for then.
     """
 
     name: str
@@ -245,6 +255,7 @@ class Adapter:
     files: tuple[str, ...]
     folders: tuple[str, ...]
     reference: str
+    embedded: Path | None = None
 
     @property
     def summary(self) -> str:
@@ -254,6 +265,8 @@ class Adapter:
     def find(self, root: str | os.PathLike[str] | None) -> Path:
         """A converted file, or else the best of the files below a data root; ``root`` itself where it is one of them.
 
+        What is embedded needs no data root.
+
         Raises:
             DataError: if there is none; it names what it looked for and where.
         """
@@ -261,6 +274,8 @@ class Adapter:
         patterns = (f"{self.name}{_benchmark_file.SUFFIX}", *self.files)
         if given is not None and any(given.match(pattern) for pattern in (f"*{_benchmark_file.SUFFIX}", *self.files)):
             return given
+        if self.embedded is not None:
+            return self.embedded
         base = base_folder(f"the benchmark {self.name}", given)
         places = [base, *(base / folder for folder in self.folders)]
         for pattern in patterns:
@@ -296,15 +311,17 @@ benchmarks: Registry[Adapter] = Registry("benchmark", "naswot.benchmarks", "nasw
 
 
 def register_benchmark(
-    *, space: str, files: Sequence[str], folders: Sequence[str] = (), reference: str
+    *, space: str, files: Sequence[str] = (), folders: Sequence[str] = (), reference: str, embedded: str | None = None
 ) -> Callable[[Reader], Reader]:
     """Decorator that makes a function from a path to a :class:`Table` a benchmark under its own name.
 
     Args:
         space: name of the space of its genotypes.
-        files: patterns of the names of files or folders that the function reads, the best first.
+        files: patterns of the names of files or folders that the function reads, the best first; an embedded file's
+            name follows by itself.
         folders: where they lie below the data root; by default in one with the benchmark's name.
         reference: paper and year.
+        embedded: a file beside the function's module, as a path from there; it is read wherever the data root is.
     """
 
     def decorate(read: Reader) -> Reader:
@@ -312,7 +329,9 @@ def register_benchmark(
         if not inspect.getdoc(read):
             raise RegistrationError(f"benchmark {name!r} has no docstring; its first line is what lists show")
         places = tuple(folders) or (name, f"{name}/original")
-        benchmarks.register(name, Adapter(name, read, space, tuple(files), places, reference))
+        own = None if embedded is None else Path(inspect.getfile(read)).parent / embedded
+        patterns = tuple(files) if own is None else (*files, own.name)
+        benchmarks.register(name, Adapter(name, read, space, patterns, places, reference, own))
         return read
 
     return decorate

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from naswot.data.checks import check_batch
-from naswot.data.images import ImageSet
+from naswot.data.images import ImageSet, noisy
 from naswot.data.sources import as_batch
 from naswot.errors import OptionError
 from naswot.registry import Registry
@@ -36,6 +36,7 @@ def get_data(
     root: str | os.PathLike[str] | None = None,
     split: str = "train",
     size: int | None = None,
+    noise: float = 0.0,
     **options: Any,
 ) -> ImageSet:
     """The data set of that name, read into memory.
@@ -45,6 +46,7 @@ def get_data(
         root: where its files are; None takes the environment variable ``NASWOT_DATA``.
         split: ``"train"`` or ``"test"``.
         size: height and width of the images; None gives the usual ones.
+        noise: standard deviation of Gaussian noise on the normalised images, the same whenever they are read.
         options: what else the data set offers, such as ``channels`` of digits or ``limit`` of image_folder.
     Raises:
         UnknownNameError: if there is no such data set.
@@ -63,7 +65,7 @@ def get_data(
     unknown = [option for option in options if option not in offered]
     if unknown:
         raise OptionError(f"{name} has no option {unknown[0]!r}; it offers {', '.join(offered) or 'none'}")
-    return loader(root, split=split, size=size, **options)
+    return noisy(loader(root, split=split, size=size, **options), noise)
 
 
 def list_data(pattern: str = "*", *, without: Sequence[str] = ()) -> list[str]:

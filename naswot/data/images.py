@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from naswot.errors import InputError, OptionError, ShapeError
+from naswot.seeding import derive_seed, torch_generator
 from naswot.types import Batch
 
 
@@ -20,7 +22,7 @@ class ImageSet:
 
     Args:
         name: registry name, such as ``"cifar10"``.
-        images: (M, C, H, W), uint8 in 0..255 or floating point in 0..1.
+        images: (M, C, H, W), uint8 in 0..255 or floating point, 0..1 where there is no noise.
         labels: (M,) int64 in 0..n_classes-1, if known.
         n_classes: number of classes K, also where a subset does not show all of them.
         mean: mean of each channel on the scale 0..1.
@@ -144,3 +146,23 @@ def resize(images: Tensor, size: int | None) -> Tensor:
         is_bytes = images.dtype == torch.uint8
         parts.append(resized.round_().clamp_(0, 255).to(torch.uint8) if is_bytes else resized.to(images.dtype))
     return torch.cat(parts)
+
+
+def noisy(data: ImageSet, sd: float) -> ImageSet:
+    """The same images with Gaussian noise, drawn once for each value; always the same for a data set and split.
+
+    Args:
+        data: the images.
+        sd: standard deviation of the noise, where that of the images is 1; 0 gives ``data`` itself.
+    Raises:
+        OptionError: if it is negative or not finite.
+    """
+    if not 0 <= sd < math.inf:
+        raise OptionError(f"noise {sd} is not possible: take a standard deviation from 0")
+    if sd == 0:
+        return data
+    scale = 255.0 if data.images.dtype == torch.uint8 else 1.0
+    drawn = torch.randn(data.images.shape, generator=torch_generator(derive_seed("noise", data.name, data.split)))
+    spread = torch.tensor(data.std, dtype=torch.float32).view(-1, 1, 1) * sd
+    note = f"Gaussian noise of standard deviation {sd:g} is added to the normalised images."
+    return dataclasses.replace(data, images=data.images.float() / scale + spread * drawn, notes=(*data.notes, note))

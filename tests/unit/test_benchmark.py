@@ -26,7 +26,8 @@ COLUMNS = {
 
 @pytest.fixture
 def benchmark():
-    return Benchmark("mine", SPACE, Table(GENOTYPES, COLUMNS), source="test")
+    about = {"build": {"width": 8}, "images": {"data": "digits", "noise": 1.0}}
+    return Benchmark("mine", SPACE, Table(GENOTYPES, COLUMNS, **about), source="test")
 
 
 class TestContract(BenchmarkContract):
@@ -68,6 +69,8 @@ def test_what_it_tells_of_itself(benchmark):
     assert benchmark.metrics("cifar10") == ("test_accuracy", "params")
     assert benchmark.seeds("cifar10") == (7, 8)
     assert benchmark.seeds("cifar10", epochs=12) == (7,)
+    assert (benchmark.build, benchmark.images) == ({"width": 8}, {"data": "digits", "noise": 1.0})
+    assert Benchmark("mine", SPACE, Table(GENOTYPES, COLUMNS)).images == {}
     assert repr(benchmark) == "<Benchmark mine: 3 architectures of nasbench201, cifar10, cifar100>"
     assert (0, 0, 0, 0, 0, 0) not in benchmark
 
@@ -125,6 +128,17 @@ def test_finds_the_best_file_wherever_it_lies(adapter, tmp_path, monkeypatch):
     assert adapter.open().source.endswith("best_2.txt")
 
 
+def test_an_embedded_file_needs_no_data_root(adapter, tmp_path, monkeypatch):
+    (tmp_path / "shipped.txt").write_text(LINE)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "second.txt").write_text(LINE.replace("3.5", "4.5"))
+    own = dataclasses.replace(adapter, embedded=tmp_path / "shipped.txt")
+    monkeypatch.delenv("NASWOT_DATA", raising=False)
+    assert own.open().column("d", "x")[0] == 3.5
+    assert own.open(tmp_path / "other").column("d", "x")[0] == 3.5
+    assert own.open(tmp_path / "other" / "second.txt").column("d", "x")[0] == 4.5
+
+
 def test_a_damaged_file_is_explained(adapter, tmp_path):
     (tmp_path / "second.txt").write_text("")
     with pytest.raises(DataError, match=r"second\.txt is no sound file of mine: it is damaged or of another version"):
@@ -151,6 +165,8 @@ def test_a_converted_file_gives_the_same_and_is_preferred(benchmark, adapter, tm
     assert again.source.endswith("mine.naswot.parquet")
     assert list(again.genotypes()) == GENOTYPES
     assert again.columns == benchmark.columns
+    assert again.build == {"width": 8}
+    assert again.images == {"data": "digits", "noise": 1.0}
     for column in benchmark.columns:
         assert same(again[column], benchmark[column])
     assert not list(tmp_path.glob("*.part"))

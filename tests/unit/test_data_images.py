@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naswot.data.images import ImageSet, resize
+from naswot.data.images import ImageSet, noisy, resize
 from naswot.errors import InputError, OptionError, ShapeError
 from naswot.seeding import torch_generator
 
@@ -130,3 +130,31 @@ def test_resize_rounds_bytes_and_averages_when_shrinking():
     # four columns to one: the triangle's weights are (5, 7, 7, 5) / 24, so the outer two give 240 * 10 / 24 = 100
     stripes = torch.tensor([240, 0, 0, 240], dtype=torch.uint8).expand(1, 1, 4, 4)
     assert resize(stripes, 1).item() == 100
+
+
+def test_noise_has_that_deviation_on_normalised_images_and_is_fixed():
+    data = image_set(500)
+    clean, _ = data.tensors()
+    added = noisy(data, 2.0).tensors()[0] - clean
+    assert added.shape == clean.shape
+    # 8,000 values a channel: the sample deviation of 2.0 has a standard error of 0.016
+    torch.testing.assert_close(added.std(dim=(0, 2, 3)), torch.full((3,), 2.0), atol=0.08, rtol=0)
+    torch.testing.assert_close(added.mean(dim=(0, 2, 3)), torch.zeros(3), atol=0.12, rtol=0)
+    assert torch.equal(noisy(data, 2.0).images, noisy(data, 2.0).images)
+    torch.testing.assert_close(noisy(data, 1.0).tensors()[0] - clean, added / 2, atol=1e-5, rtol=0)
+    assert noisy(data, 0.0) is data
+    assert noisy(data, 1.0).notes == ("Gaussian noise of standard deviation 1 is added to the normalised images.",)
+
+
+def test_noise_differs_between_splits_and_is_the_same_for_bytes_and_floats():
+    data = image_set(20)
+    as_floats = dataclasses.replace(data, images=data.images.float() / 255)
+    torch.testing.assert_close(noisy(as_floats, 1.0).images, noisy(data, 1.0).images)
+    held_out = dataclasses.replace(data, split="test")
+    assert not torch.equal(noisy(held_out, 1.0).images, noisy(data, 1.0).images)
+
+
+@pytest.mark.parametrize("sd", [-0.5, float("nan"), float("inf")])
+def test_impossible_noise_is_refused(sd):
+    with pytest.raises(OptionError, match="take a standard deviation from 0"):
+        noisy(image_set(), sd)
