@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from naswot.errors import DataError, UnsafePickleError
 from naswot.space import get_space
 
 _SHORT = {"c10": "cifar10", "c100": "cifar100", "in16": "ImageNet16-120", "c10valid": "cifar10-valid"}
+_IMAGES = {"data": "cifar10"}  # of the three data sets the one that most people have
 _COMPACT = re.compile(r"(c10valid|c100|c10|in16)_(test|val)_e(12|200)(?:_mean|_seed([0-2]))?")
 
 
@@ -37,7 +39,7 @@ def nasbench201(path: Path) -> Table:
     them, validated on the other), ``cifar100``, ``ImageNet16-120``; 12 and 200 epochs.
     """
     if path.is_dir():
-        return read_folder(path, get_space("nasbench201"))
+        return replace(read_folder(path, get_space("nasbench201")), images=_IMAGES)
     return _compact(path) if path.suffix == ".parquet" else _single_file(path)
 
 
@@ -53,7 +55,7 @@ def _compact(path: Path) -> Table:
             columns[Column(_SHORT[short], metric, int(epochs), None if seed is None else int(seed))] = values
     if "params_M_c10" in frame:
         columns[Column("cifar10", "params")] = np.round(1e6 * frame["params_M_c10"])
-    return Table([space.parse(arch) for arch in frame["arch_str"]], columns)
+    return Table([space.parse(arch) for arch in frame["arch_str"]], columns, images=_IMAGES)
 
 
 def _single_file(path: Path) -> Table:
@@ -62,7 +64,7 @@ def _single_file(path: Path) -> Table:
     numbers = sorted(content["arch2infos"])
     rows = (results_of(content["arch2infos"][n].values()) for n in numbers)
     genotypes = [space.parse(content["meta_archs"][n]) for n in numbers]
-    return Table(genotypes, columns_of(rows, len(numbers)))
+    return Table(genotypes, columns_of(rows, len(numbers)), images=_IMAGES)
 
 
 def _load_safely(path: Path) -> Any:

@@ -35,4 +35,4 @@ def nasbench_macro(path: Path) -> Table:
     space = get_space("nasbench_macro")
     columns = {Column("cifar10", "test_accuracy", seed=seed): accuracies[:, seed] for seed in range(_TRAININGS)}
     columns |= {Column("cifar10", "params"): params, Column("cifar10", "flops"): flops}
-    return Table([space.parse(arch) for arch in archs], columns)
+    return Table([space.parse(arch) for arch in archs], columns, images={"data": "cifar10"})

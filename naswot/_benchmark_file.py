@@ -77,6 +77,21 @@ def read(path: Path, space: str) -> Table:
     return Table(genes, known, about.get("build", {}), about.get("images", {}))
 
 
+def read_parquet(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Columns of any parquet file by name, (n,) each.
+
+    Raises:
+        MissingPackageError: if pyarrow is not installed.
+        DataError: if the file is missing, truncated or no parquet file.
+    """
+    pyarrow, parquet = _pyarrow()
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"cannot read {path}: it is missing, truncated or no parquet file ({error})") from error
+    return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
 def _narrow(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
     short = values.astype(np.float32)
     return short if np.array_equal(short.astype(np.float64), values, equal_nan=True) else values

@@ -1,4 +1,4 @@
-"""The command line: ``naswot search | score | rank | benchmark | list``. Each command lies in a file of its own."""
+"""The command line: ``naswot search``, ``score`` and so on. Each command lies in a file of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from naswot import __version__
 from naswot.errors import NaswotError
 
-_COMMANDS = ("search", "score", "rank", "benchmark", "list")
+_COMMANDS = ("search", "score", "rank", "correlate", "benchmark", "list")
 
 
 class _LazyGroup(click.Group):
@@ -33,6 +33,7 @@ Examples:
   naswot search -n 1000 --data cifar10        ... 1000 cells on CIFAR-10 (NASWOT_DATA or --data-root says where)
   naswot score my_models.py:make_net          score your own model
   naswot rank a.py:net b.py:net hf:vit        compare several
+  naswot correlate                            how far can scores be trusted? (a benchmark of our own)
   naswot list proxies                         what there is
 \b
 Tab completion: eval "$(_NASWOT_COMPLETE=bash_source naswot)"   (or zsh_source, fish_source)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from naswot.cli import _options as shared
-from naswot.errors import StoreError
+from naswot.cli import _run as run
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -80,13 +78,15 @@ def command(**given: Any) -> None:
       naswot search -n 1000 --data cifar10 --data-root ~/data --batch-size 128 --train-epochs 0
       naswot search -n 200 --repeats 3 --pruned --build width=8 --build n_cells=3
     """
+    from naswot.space import get_space
     from naswot.workers import available_cores, worker_pool
 
-    images, evaluator = _prepared(given)
-    folder = Path(given["out"] or Path("runs") / _folder_name(evaluator))
+    images = run.images_of({"data": given["data"], "size": given["size"]}, given["data_root"])
+    evaluator = run.evaluator_of(given, get_space(given["space"]), images, pruned=given["pruned"])
+    folder = Path(given["out"] or Path("runs") / run.folder_name(evaluator))
     workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
     start = time.perf_counter()
-    with _store(folder, evaluator) as store, _progress(given["as_json"]) as progress:
+    with run.open_store(folder, evaluator) as store, run.progress(given["as_json"]) as progress:
         try:
             with worker_pool(workers) as executor:
                 rows = _screened(evaluator, given, executor, store, progress)
@@ -95,10 +95,7 @@ def command(**given: Any) -> None:
                 trained = _compared(rows, images, evaluator, given, executor, store, progress)
         except KeyboardInterrupt:
             progress.stop()
-            click.echo(
-                f"naswot: stopped; {len(store)} results are kept in {folder}; the same command goes on", err=True
-            )
-            sys.exit(130)
+            run.stopped(store, folder)
     summary = _summary(rows, trained, evaluator, given, folder, screened)
     _write(rows, trained, summary, evaluator, folder)
     if given["as_json"]:
@@ -109,79 +106,13 @@ def command(**given: Any) -> None:
         sys.exit(1)
 
 
-def _prepared(given: dict[str, Any]) -> tuple[ImageSet, Evaluator]:
-    from naswot.data import get_data
-    from naswot.evaluate import Evaluator
-    from naswot.options import PassOptions, fast_options
-    from naswot.space import get_space
-
-    images = get_data(given["data"], root=given["data_root"], size=given["size"])
-    for note in images.notes:
-        click.echo(f"note: {note}", err=True)
-    build = {"n_classes": images.n_classes, "in_channels": images.shape[0], **shared.key_values(given["build"])}
-    device = shared.checked_device(given["device"])
-    speed: dict[str, Any] = fast_options(device) if given["fast"] else {}
-    options = PassOptions(taps=given["taps"], mode=given["mode"], **speed)
-    proxies = shared.proxies_of(given["proxies"])
-    evaluator = Evaluator(
-        get_space(given["space"]),
-        images,
-        proxies,
-        batch_size=given["batch_size"],
-        seed=given["seed"],
-        device=device,
-        options=options,
-        build=build,
-        pruned=given["pruned"],
-    )
-    return images, evaluator
-
-
-def _folder_name(evaluator: Evaluator) -> str:
-    about = evaluator.describe()
-    digest = blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=3).hexdigest()
-    return f"{about['space']}-{about['images']}-seed{about['seed']}-{digest}"
-
-
-def _store(folder: Path, evaluator: Evaluator) -> ResultStore:
-    from naswot.store import ResultStore, describe_environment
-
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "results.sqlite").exists():
-        raise StoreError(f"{folder} holds files but no results of a search; choose another --out")
-    environment = describe_environment(evaluator.device)
-    return ResultStore(folder / "results.sqlite", options=evaluator.describe(), environment=environment)
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        yield progress
-
-
 def _screened(
     evaluator: Evaluator, given: dict[str, Any], executor: Executor | None, store: ResultStore, progress: Progress
 ) -> list[Ranked]:
     from naswot.run import sample_distinct, screen
 
     genotypes = sample_distinct(evaluator.space, given["number"], seed=given["seed"])
-    bar = progress.add_task("scoring", total=len(genotypes) * given["repeats"], rate="")
-    start = time.perf_counter()
-
-    def advance(_: object) -> None:
-        progress.advance(bar)
-        done = progress.tasks[bar].completed
-        progress.update(bar, rate=f"{done / (time.perf_counter() - start):.1f}/s")
-
+    advance = run.advancing(progress, "scoring", len(genotypes) * given["repeats"])
     return screen(
         evaluator,
         genotypes,
