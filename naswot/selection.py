@@ -54,10 +54,12 @@ def ndcg_at(score: ArrayLike, truth: ArrayLike, k: int) -> float:
     .. math:: \frac{1}{Z} \sum_{j=1}^k \frac{2^{a_j} - 1}{\log_2(1 + j)}
 
     with the truths a in percent, so that a point less halves the gain, and Z the sum for the true order. As in VKDNW
-    (Tybl and Neumann, CVPR 2025, arXiv:2502.04975), where k is 1,000.
+    (Tybl and Neumann, CVPR 2025, arXiv:2502.04975), where k is 1,000. NaN where a truth is negative.
     """
     order, truths = _checked(score, truth, k)
     highest = truths.max()
+    if truths.min() < 0:
+        return math.nan
     gains = np.exp2(truths - highest) - np.exp2(-highest)  # both divided by 2^highest, which the quotient loses
     discounts = np.log2(2.0 + np.arange(k))
     ideal = float((np.sort(gains)[::-1][:k] / discounts).sum())
