@@ -49,7 +49,7 @@ def _genotype(net: Description, space: AnyNet, stem: str) -> Genotype:
 
 @register_benchmark(space="nds_vanilla", files=("Vanilla.json",), folders=_FOLDERS, reference=REFERENCE)
 def nds_vanilla(path: Path) -> Table:
-    """NDS Vanilla: sampled networks without shortcuts, trained on CIFAR-10 for 100 epochs."""
+    """NDS Vanilla: sampled networks without shortcuts, trained on CIFAR-10."""
     return _read(path, NDSVanilla(), "cifar")
 
 
@@ -73,7 +73,7 @@ def nds_vanilla_lr_wd_in(path: Path) -> Table:
 
 @register_benchmark(space="nds_resnet", files=("ResNet.json",), folders=_FOLDERS, reference=REFERENCE)
 def nds_resnet(path: Path) -> Table:
-    """NDS ResNet: sampled networks of residual basic blocks, trained on CIFAR-10 for 100 epochs."""
+    """NDS ResNet: sampled networks of residual basic blocks, trained on CIFAR-10."""
     return _read(path, NDSResNet(), "cifar")
 
 
@@ -97,7 +97,7 @@ def nds_resnet_lr_wd_in(path: Path) -> Table:
 
 @register_benchmark(space="nds_resnext_a", files=("ResNeXt-A.json",), folders=_FOLDERS, reference=REFERENCE)
 def nds_resnext_a(path: Path) -> Table:
-    """NDS ResNeXt-A: sampled networks of narrow bottleneck blocks, trained on CIFAR-10 for 100 epochs."""
+    """NDS ResNeXt-A: sampled networks of narrow bottleneck blocks, trained on CIFAR-10."""
     return _read(path, NDSResNeXtA(), "cifar")
 
 
@@ -109,7 +109,7 @@ def nds_resnext_a_in(path: Path) -> Table:
 
 @register_benchmark(space="nds_resnext_b", files=("ResNeXt-B.json",), folders=_FOLDERS, reference=REFERENCE)
 def nds_resnext_b(path: Path) -> Table:
-    """NDS ResNeXt-B: sampled networks of wide bottleneck blocks, trained on CIFAR-10 for 100 epochs."""
+    """NDS ResNeXt-B: sampled networks of wide bottleneck blocks, trained on CIFAR-10."""
     return _read(path, NDSResNeXtB(), "cifar")
 
 

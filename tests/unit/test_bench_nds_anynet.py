@@ -134,7 +134,12 @@ def test_contradictions_are_named(read):
         read([entry(), entry(params=7)])
 
 
-@pytest.mark.parametrize("content", [[], {}, {"top": []}, 3, None, {"top": 3}, [3], [None], ["text"], [[entry()]]])
-def test_files_of_something_else_are_refused(read, content):
-    with pytest.raises(DataError, match=r"ResNet\.json"):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [([], "holds no training"), ({}, "holds no training"), ({"top": []}, "holds no training")]
+    + [(content, "expected a list of trainings") for content in (3, None, "text", {"top": 3})]
+    + [([content], "entry 0 is malformed") for content in (3, None, "text", [ENTRY])],
+)
+def test_files_of_something_else_are_refused(read, content, reason):
+    with pytest.raises(DataError, match=rf"ResNet\.json:? {reason}"):
         read(content)
