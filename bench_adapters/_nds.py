@@ -38,7 +38,8 @@ def read_nds(path: Path, genotype_of: Callable[[Description], Genotype]) -> Tabl
 
     The data set is ``imagenet`` for files whose name ends in ``_in.json``, else ``cifar10``. Accuracies are on the test
     images in percent: ``test_accuracy`` after the last epoch, ``best_test_accuracy`` after the best one, which was
-    picked on the same images. ``flops`` are as published. Trainings of one architecture are seeds 0, 1, ... in file order.
+    picked on the same images. ``flops`` are as published. Trainings of one architecture are seeds 0, 1, ... in
+    file order.
 
     Args:
         path: the file.
