@@ -94,7 +94,7 @@ class NDSCells(SearchSpace):
 
     def describe(self, genotype: Genotype) -> dict[str, Any]:
         """Width, depth and cells as the official files write them in ``net``."""
-        cells = {}
+        cells: dict[str, Any] = {}
         for name, plan in zip(("normal", "reduce"), self.cells(genotype), strict=True):
             cells |= {name: [list(edge) for edge in plan.edges], f"{name}_concat": list(plan.concat)}
         return {"width": WIDTHS[genotype[-2]], "depth": DEPTHS[genotype[-1]], "genotype": cells}
