@@ -121,7 +121,7 @@ def test_output_is_what_no_edge_reads():
         (lambda net: net["genotype"]["reduce"].__setitem__(5, ["conv_1x1", 0]), "edge 5: operation 'conv_1x1' is none"),
         (lambda net: net["genotype"]["normal"].__setitem__(3, ["none", 3]), "edge 3: input 3 is no node from 0 to 2"),
         (lambda net: net["genotype"]["normal"].__setitem__(3, ["none", True]), "edge 3: input True is no node"),
-        (lambda net: net["genotype"]["normal"].__setitem__(0, "none"), "edge 0: expected a pair"),
+        (lambda net: net["genotype"]["normal"].__setitem__(0, 7), "edge 0: expected a pair"),
     ],
 )
 def test_descriptions_that_do_not_fit_are_refused(change, message):
