@@ -93,7 +93,7 @@ class Benchmark:
         return len(self._genes)
 
     def __contains__(self, genotype: object) -> bool:
-        return isinstance(genotype, tuple) and self._key(genotype) in self._rows
+        return isinstance(genotype, tuple) and self.space.is_valid(genotype) and self.row(genotype) is not None
 
     def __getitem__(self, column: Column) -> NDArray[np.float64]:
         """Exactly that column of ``columns``, (n,) float64."""
@@ -105,6 +105,14 @@ class Benchmark:
     def genotypes(self) -> Iterator[Genotype]:
         """The architectures, in the order of every column."""
         return (tuple(map(int, row)) for row in self._genes)
+
+    def row(self, genotype: Genotype) -> int | None:
+        """Place of an architecture in every column, under whichever spelling it is filed; None if it is not held."""
+        for spelling in self.space.spellings(genotype):
+            row = self._rows.get(np.array(spelling).astype(self._genes.dtype).tobytes())
+            if row is not None:
+                return row
+        return None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -166,7 +174,7 @@ class Benchmark:
         Raises:
             ArchitectureError: if the benchmark does not hold it.
         """
-        row = self._rows.get(self._key(self.space.check(genotype)))
+        row = self.row(self.space.check(genotype))
         if row is None:
             raise ArchitectureError(f"{self.name} has no result of {self.space.format(genotype)}")
         found = self._matching(dataset, metric, epochs)
@@ -188,9 +196,6 @@ class Benchmark:
         if not str(path).endswith(_benchmark_file.SUFFIX):
             raise OptionError(f"expected a file name that ends in {_benchmark_file.SUFFIX}, but got {str(path)!r}")
         _benchmark_file.write(self, Path(path))
-
-    def _key(self, genotype: Genotype) -> bytes:
-        return np.array(genotype).astype(self._genes.dtype).tobytes()
 
     def _check(self, dataset: str, metric: str | None) -> None:
         if dataset not in self.datasets:

@@ -79,6 +79,10 @@ class SearchSpace(ABC):
         """Key of what is left without the parts that reach no output or come from no input."""
         return self.canonical(genotype)
 
+    def spellings(self, genotype: Genotype) -> Iterator[Genotype]:
+        """All genotypes under which a benchmark may file what it trained of this architecture, its own first."""
+        return iter((self.check(genotype),))
+
     def representative(self, genotype: Genotype) -> Genotype:
         """One member of the class of :meth:`pruned`, the same for all its members."""
         return self.check(genotype)
