@@ -11,7 +11,7 @@ import click
 from naswot import __version__
 from naswot.errors import NaswotError
 
-_COMMANDS = ("search", "score", "rank", "correlate", "benchmark", "list")
+_COMMANDS = ("search", "score", "rank", "correlate", "report", "benchmark", "list")
 
 
 class _LazyGroup(click.Group):
@@ -34,6 +34,7 @@ Examples:
   naswot score my_models.py:make_net          score your own model
   naswot rank a.py:net b.py:net hf:vit        compare several
   naswot correlate                            how far can scores be trusted? (a benchmark of our own)
+  naswot report runs/NAME                     one page about a run: tables, pictures, settings
   naswot list proxies                         what there is
 \b
 Tab completion: eval "$(_NASWOT_COMPLETE=bash_source naswot)"   (or zsh_source, fish_source)

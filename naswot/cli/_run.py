@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -89,7 +90,7 @@ def open_store(folder: Path, evaluator: Evaluator) -> ResultStore:
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "results.sqlite").exists():
         raise StoreError(f"{folder} holds files but no results of a run; choose another --out")
-    environment = describe_environment(evaluator.device)
+    environment = {**describe_environment(evaluator.device), "command_line": shlex.join(["naswot", *sys.argv[1:]])}
     return ResultStore(folder / "results.sqlite", options=evaluator.describe(), environment=environment)
 
 

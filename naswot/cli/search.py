@@ -165,6 +165,7 @@ def _summary(
     if rows[0].error is None and math.isfinite(rows[0].mean[given["rank_by"] or evaluator.names[0]]):
         winner = {"arch": rows[0].arch, "scores": shared.plain(rows[0].mean)}
     return {
+        "command": "search",
         "folder": str(folder),
         "options": evaluator.describe(),
         "rank_by": given["rank_by"] or evaluator.names[0],
