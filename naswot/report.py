@@ -135,7 +135,9 @@ def _headline(run: RunFolder) -> str:
     for evaluation in run.evaluations:
         spent.update(evaluation.seconds)
     seed = run.options.get("seed", run.summary.get("seed"))
+    unknown = "not recorded; the settings below determine the numbers" if run.sessions and not lines else ""
     facts = {
+        "command": unknown,
         "architectures": "; ".join(filter(None, (asked, scored))),
         "failed": _failed(run),
         "started": when,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import math
@@ -168,6 +169,7 @@ def test_every_table_and_picture_is_there(folder):
         ["c|d", "-inf", "1,045,466", EMPTY],
         [hostile, EMPTY, EMPTY, f"boom {hostile}"],
     ]
+    assert not [table for table in page.tables if table["caption"].startswith("evaluations")]  # tables tell them
     pictures = page.all("img")
     assert [picture["alt"].partition(":")[0] for picture in pictures] == ["scores", "tau by size"]
     assert (pictures[0]["width"], pictures[0]["height"]) == ("100", "50")
@@ -260,17 +262,35 @@ def test_unknown_commands_and_odd_summaries_have_a_page(folder):
 
 def test_correlate_is_read_in_a_sentence(tmp_path):
     common = {"n": 50, "tau_low": 0.5, "tau_high": 0.7}
-    taus = {"naswot": (0.601, 0.1, 0.001), "snip": (0.2, -0.3, 1.0), "params": (0.5, None, None)}
+    taus = {"naswot": (0.601, 0.1, 0.001), "snip": (0.2, 0.3, 1.0), "params": (0.5, None, None)}
     rows = [
         {"dataset": "cifar10", "proxy": name, "tau": tau, "over_size": over, "p_value": p, **common}
         for name, (tau, over, p) in taus.items()
     ]
     summary = {"command": "correlate", "benchmark": "nasbench201", "metric": "test_accuracy", "rows": rows}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "failed": {"a|b": "boom"}}))
+    page = read(write_report(tmp_path))
+    assert page.table("nothing could be scored")["rows"][1] == ["boom", "1", "a|b"]
+    assert len(page.table("rows (3 rows")["rows"]) == 4
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    page = read(write_report(tmp_path))
+    assert {table["caption"].partition(" (")[0] for table in page.tables} >= {"table.csv", "summary.json"}
+    assert not [table for table in page.tables if table["caption"].startswith("rows")]  # they are those of table.csv
     assert (
         "Of 3 scores naswot agrees best with test_accuracy on cifar10: Kendall's tau 0.601 (95 %: 0.500 to 0.700) over "
         "50 architectures; 1 of them is clearly above the size of the network alone (p < 0.05)."
-    ) in read(write_report(tmp_path)).text
+    ) in page.text
+
+
+def test_a_store_without_a_command_line_says_so(tmp_path):
+    with ResultStore(tmp_path / "results.sqlite", options=OPTIONS, environment=MORNING):
+        pass
+    head = dict(read(write_report(tmp_path)).table("at a glance")["rows"])
+    assert head["command"] == "not recorded; the settings below determine the numbers"
+    assert head["started"] == "2026-01-02 03:04:05 UTC"
 
 
 def test_lower_is_better_where_the_winner_is_lowest(tmp_path):
