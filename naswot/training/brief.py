@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,7 @@ def train_briefly(
     batch_size: int = 64,
     learning_rate: float = 0.05,
     seed: int = 0,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> BriefTraining:
     """Train ``model`` in place by SGD (Nesterov 0.9, weight decay 5e-4, one cosine) and test it once at the end.
 
@@ -52,6 +54,7 @@ def train_briefly(
         batch_size: N; a last smaller batch is left out unless it is the only one.
         learning_rate: at the start.
         seed: order of the images and everything random in the model.
+        on_epoch: called with the number of each epoch, from 1, when it is over; must leave the model as it is.
     """
     start = time.perf_counter()
     device = next(model.parameters()).device
@@ -63,7 +66,7 @@ def train_briefly(
     order = torch_generator(derive_seed(seed, "order"))
     loss_sum = 0.0
     with seeded(derive_seed(seed, "training")):
-        for _ in range(epochs):
+        for epoch in range(1, epochs + 1):
             model.train()
             loss_sum = 0.0
             for chosen in torch.randperm(len(labels), generator=order)[: steps * batch_size].split(batch_size):
@@ -74,6 +77,7 @@ def train_briefly(
                 optimizer.step()
                 schedule.step()
                 loss_sum += loss.item()
+            on_epoch(epoch)
         correct = accuracy(model, held_out)
     return BriefTraining(correct, loss_sum / steps, epochs, time.perf_counter() - start)
 
