@@ -44,10 +44,10 @@ def during_training(setting: Setting) -> Outcome:
     found = np.array(_trajectories(setting, evaluator, cells.genotypes, train, held_out, epochs))
     scores, accuracy = found[:, :-1], found[:, -1]
     draw_curves(scores, cells, setting.out / "during_training.png")
+    size = f"width {evaluator.build['width']}, {evaluator.build['n_cells']} cells a stage"
     notes = (
-        f"{len(cells.genotypes)} networks (width {evaluator.build['width']}, {evaluator.build['n_cells']} cells a stage) "
-        f"on {len(train):,} images of {train.name} {train.shape}, {epochs} epochs instead of 100; "
-        f"accuracy {accuracy.min():.1f} to {accuracy.max():.1f} %.",
+        f"{len(cells.genotypes)} networks ({size}) on {len(train):,} images of {train.name} {train.shape}, "
+        f"{epochs} epochs instead of 100; accuracy reached {accuracy.min():.1f} to {accuracy.max():.1f} %.",
         *filter(None, [cells.note]),
     )
     rows = _rows(scores, train.name, setting.seed)

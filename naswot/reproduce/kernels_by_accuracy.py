@@ -6,12 +6,15 @@ Paper: Mellor et al., ICML 2021, arXiv:2006.04647. The paper does not print the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import naswot
-from naswot.evaluate import single_thread
+from naswot.evaluate import Evaluator, single_thread
+from naswot.kernels import log_determinant
 from naswot.reproduce.rows import Outcome, Row, mean_and_sd
 from naswot.reproduce.setting import Setting
 from naswot.seeding import derive_seed, numpy_generator
@@ -40,15 +43,12 @@ def kernels_by_accuracy(setting: Setting) -> Outcome:
         chosen = chosen[np.argsort(accuracy[chosen])]
         column = [(float(accuracy[place]), normalised_kernel(evaluator, genotypes[place])) for place in chosen]
         grid.append((f"{low:.0f} to {high:.0f} %", column))
-        mean, sd = mean_and_sd([mean_similarity(kernel) for _, kernel in column])
-        what = f"share of codes two images have in common, accuracy {low:.0f} to {high:.0f} %"
-        note = "n networks; the paper shows pictures only: the better, the less similar"
-        rows.append(Row(what, "cifar10-valid", "valid", mean, len(column), setting.seed, sd, note=note))
+        rows += _rows(f"accuracy {low:.0f} to {high:.0f} %", [kernel for _, kernel in column], setting.seed)
     draw_kernels(grid, setting.out / "kernels_by_accuracy.png")
     return Outcome(tuple(rows), ("kernels_by_accuracy.png",))
 
 
-def normalised_kernel(evaluator: naswot.evaluate.Evaluator, genotype: Genotype) -> Kernel:
+def normalised_kernel(evaluator: Evaluator, genotype: Genotype) -> Kernel:
     """K_H / N_A of an untrained network, (N, N), ones on the diagonal."""
     with single_thread():
         kernel = naswot.hamming_kernel(evaluator.model(genotype), evaluator.batch(0)).numpy()
@@ -59,6 +59,23 @@ def mean_similarity(kernel: Kernel) -> float:
     """Mean of a normalised kernel off its diagonal, within [0, 1]."""
     n = len(kernel)
     return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
+
+
+def diversity(kernel: Kernel) -> float:
+    """Log-determinant of a normalised kernel for each image, nats, at most 0; -inf where it is singular."""
+    return log_determinant(torch.from_numpy(kernel)).value / len(kernel)
+
+
+def _rows(band: str, kernels: list[Kernel], seed: int) -> list[Row]:
+    """How alike images are in a band: the mean over its networks, and the median of what the determinant sees."""
+    common: dict[str, Any] = {"dataset": "cifar10-valid", "split": "valid", "n": len(kernels), "seed": seed}
+    note = "n networks; the paper shows pictures only"
+    mean, sd = mean_and_sd([mean_similarity(kernel) for kernel in kernels])
+    middle = float(np.median([diversity(kernel) for kernel in kernels]))
+    return [
+        Row(f"share of units on which two images agree, {band}", ours=mean, sd=sd, note=note, **common),
+        Row(f"median of log|K_H / N_A| for each image [nats], {band}", ours=middle, note=note, **common),
+    ]
 
 
 def draw_kernels(grid: list[tuple[str, list[tuple[float, Kernel]]]], path: Path) -> None:

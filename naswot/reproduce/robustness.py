@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,17 +116,17 @@ def draw_boxes(scores: Mapping[str, Floats], cells: Cells, path: Path) -> None:
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2).ravel()
+    style: Any = {"medianprops": {"color": "black"}, "flierprops": {"markersize": 3}}
     labels = [f"{quality:.4g}" for quality in cells.quality]
     sizes = [name for name in scores if name.startswith("batch size")]
     for axis, name in zip(axes, [name for name in scores if name not in sizes], strict=False):
-        axis.boxplot(list(scores[name]), tick_labels=labels, widths=0.6)
+        axis.boxplot(list(scores[name]), tick_labels=labels, widths=0.6, **style)
         axis.set_title(name, fontsize=9)
         axis.set_ylabel("log|K_H| [nats]", fontsize=8)
     for number, name in enumerate(sizes):
         places = np.arange(len(labels)) * (len(sizes) + 1) + number
-        boxes = axes[3].boxplot(
-            list(scores[name] / scores[name].min()), positions=places, widths=0.8, patch_artist=True
-        )
+        normalised = list(scores[name] / scores[name].min())
+        boxes = axes[3].boxplot(normalised, positions=places, widths=0.8, patch_artist=True, **style)
         for box in boxes["boxes"]:
             box.set_facecolor(f"C{number}")
         axes[3].scatter([], [], color=f"C{number}", marker="s", label=name)

@@ -217,6 +217,7 @@ def draw_tradeoff(found: Mapping[str, Found], path: Path) -> None:
             axes.annotate(method, point, (4, -9), textcoords="offset points", fontsize=7)
     axes.plot([], [], "o", fillstyle="none", color="0.3", label="hollow: as published")
     axes.set_xscale("log")
+    axes.margins(x=0.12)
     axes.set_xlabel("search time [s]")
     axes.set_ylabel("test accuracy on CIFAR-10 [%], mean and sd over runs")
     axes.grid(alpha=0.25)

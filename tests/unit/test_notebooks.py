@@ -1,0 +1,75 @@
+"""The notebooks run from top to bottom, at a small size, cell by cell in this process."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+from reference.planted import write_planted
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+
+
+def cells_of(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def run_cells(path):
+    """Execute the code cells in order in one name space, which is returned."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    names = {"__name__": "__main__"}
+    for number, cell in enumerate(cells_of(path)):
+        if cell["cell_type"] == "code":
+            code = compile("".join(cell["source"]), f"{path.name}[{number}]", "exec")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*non-interactive.*")  # plt.show() without a screen
+                exec(code, names)
+    matplotlib.pyplot.close("all")
+    return names
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stored_without_outputs_and_explain_every_step(path):
+    cells = cells_of(path)
+    assert cells[0]["cell_type"] == "markdown"
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    for before, cell in itertools.pairwise(cells):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+            assert before["cell_type"] == "markdown", f"{cell['id']} stands without a word before it"
+
+
+def test_there_are_notebooks():
+    assert {path.stem for path in NOTEBOOKS} >= {"first_scores", "mellor2021"}
+
+
+def test_first_scores(monkeypatch, capsys):
+    monkeypatch.setenv("NASWOT_SMALL", "1")
+    names = run_cells(next(path for path in NOTEBOOKS if path.stem == "first_scores"))
+    out = capsys.readouterr().out
+    assert names["codes"].shape == (64, 2 * 8 * 256)
+    assert names["n_regions"] > 12  # twelve lines in general position make more regions than lines
+    assert names["singular"].log_det == float("-inf")
+    assert "by log-ranks of NASWOT and SynFlow: " in out
+    assert len(names["rows"]) == 8
+
+
+@pytest.mark.slow
+def test_mellor2021(monkeypatch, capsys, tmp_path):
+    root = write_planted(tmp_path)
+    monkeypatch.setenv("NASWOT_DATA", str(root))
+    monkeypatch.setenv("NASWOT_SCORES", str(root))
+    monkeypatch.setenv("NASWOT_NOTEBOOK_OUT", str(tmp_path / "run"))
+    names = run_cells(next(path for path in NOTEBOOKS if path.stem == "mellor2021"))
+    out = capsys.readouterr().out
+    for rows in ("kernels", "taus", "robust", "curves", "table"):
+        assert names[rows], f"no rows of {rows}"
+    assert names["assisted"] == pytest.approx(20 / 21, abs=0.01)
+    assert "unknown benchmark" in out or "none of" in out  # panels of Figure 3 whose tables the planted root lacks
+    assert "noise  0.0   N=1: 0." in out
