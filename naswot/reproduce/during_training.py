@@ -49,7 +49,7 @@ def during_training(setting: Setting) -> Outcome:
     size = f"width {evaluator.build['width']}, {evaluator.build['n_cells']} cells a stage"
     notes = (
         f"{len(cells.genotypes)} networks ({size}) on {len(train):,} images of {train.name} {train.shape}, "
-        f"{epochs} epochs of {len(train) // STEP} steps; accuracy reached {accuracy.min():.1f} to {accuracy.max():.1f} %.",
+        f"{epochs} epochs of {len(train) // STEP} steps; accuracy {accuracy.min():.1f} to {accuracy.max():.1f} %.",
         *filter(None, [cells.note]),
     )
     rows = _rows(scores, train.name, setting.seed)

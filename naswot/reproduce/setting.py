@@ -108,7 +108,7 @@ class Section:
 
     Args:
         store: what keeps the evaluations of all sections.
-        name: put before the names of scores and stages.
+        name: put before the names of scores and stages, with a slash between.
     """
 
     store: Store
@@ -120,7 +120,7 @@ class Section:
         if known is None:
             return None
         parts = {
-            part: {n.removeprefix(f"{self.name}."): v for n, v in values.items() if n.startswith(f"{self.name}.")}
+            part: {n.removeprefix(f"{self.name}/"): v for n, v in values.items() if n.startswith(f"{self.name}/")}
             for part, values in (("scores", known.scores), ("seconds", known.seconds), ("reasons", known.reasons))
         }
         return dataclasses.replace(known, error=None, **parts) if parts["scores"] else None  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ class Section:
     def append(self, evaluation: Evaluation) -> None:
         """Keep one evaluation in this section."""
         parts = {
-            part: {f"{self.name}.{name}": value for name, value in values.items()}
+            part: {f"{self.name}/{name}": value for name, value in values.items()}
             for part, values in (
                 ("scores", evaluation.scores),
                 ("seconds", evaluation.seconds),

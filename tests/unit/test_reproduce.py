@@ -244,8 +244,9 @@ def test_sections_of_a_store_never_meet(tmp_path):
         assert ab.get("x", 0) is None
         ab.append(Evaluation((1,), "x", {"naswot": 5.0}, {"score": 3.0}, 0))
         assert Section(store, "b").get("x", 0) is None
-        assert a.get("x", 0).scores["naswot"] == 1.0
-        assert a.get("x", 0).reasons["naswot"] == "so"
+        assert a.get("x", 0).scores == {"naswot": 1.0}
+        assert a.get("x", 0).seconds == {"score": 2.0}
+        assert a.get("x", 0).reasons == {"naswot": "so"}
         assert ab.get("x", 0).scores == {"naswot": 5.0}
         assert ab.get("x", 0).seconds == {"score": 3.0}
 
