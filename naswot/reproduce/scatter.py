@@ -20,7 +20,7 @@ from naswot.benchmark import Benchmark
 from naswot.errors import DataError, MissingPackageError, UnknownNameError
 from naswot.reproduce.rows import Outcome, Row
 from naswot.reproduce.scores import Scores, file_of, read_scores, sample_scores
-from naswot.reproduce.setting import Setting
+from naswot.reproduce.setting import Setting, small_build
 from naswot.seeding import derive_seed, numpy_generator
 from naswot.statistics import kendall_interval
 
@@ -39,6 +39,7 @@ class Panel:
         paper: the tau that the paper prints.
         paper_n: the number of networks it rests on.
         floor: networks of at most that accuracy are left out, percent.
+        size: height and width of the images; None: their own.
     """
 
     benchmark: str
@@ -48,6 +49,7 @@ class Panel:
     paper: float
     paper_n: int = SHOWN
     floor: float = 15.0
+    size: int | None = None
 
     @property
     def title(self) -> str:
@@ -65,8 +67,8 @@ PANELS = (
     Panel("nds_nasnet", "cifar10", "test_accuracy", "cifar10", 0.304),
     Panel("nds_pnas", "cifar10", "test_accuracy", "cifar10", 0.382, 973),
     Panel("nasbench101", "cifar10", "test_accuracy", "cifar10", 0.285, floor=50.0),
-    # the paper scores it on Imagenette at ImageNet's size, for which a folder of images stands here
-    Panel("nds_darts", "imagenet", "test_accuracy", "image_folder", 0.535, 121),
+    # the paper scores it on Imagenette, which image_folder reads if it is the data root
+    Panel("nds_darts_in", "imagenet", "test_accuracy", "image_folder", 0.535, 121, size=224),
 )
 """The panels of Figure 3; another space is one more row."""
 
@@ -108,10 +110,12 @@ def scores_of(setting: Setting, panel: Panel, benchmark: Benchmark, accuracy: ND
     path = file_of(setting, panel.benchmark)
     if path is not None and not setting.quick:
         return read_scores(path, benchmark)
+    if setting.quick and not small_build(benchmark.space):
+        raise DataError(f"left out of a quick run: networks of {benchmark.space.name} have no small form")
     rng = numpy_generator(derive_seed(setting.seed, "scatter", panel.benchmark))
     known = np.flatnonzero(~np.isnan(accuracy))
     chosen = np.sort(rng.choice(known, min(setting.pick(SHOWN, 60), len(known)), replace=False))
-    images = setting.images(panel.images)
+    images = setting.images(panel.images, size=panel.size)
     evaluator = setting.evaluator(benchmark.space, images, like=images, batch_size=setting.pick(128, 32))
     return sample_scores(setting, benchmark, chosen, evaluator)
 

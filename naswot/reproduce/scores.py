@@ -85,11 +85,17 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def sample_scores(setting: Setting, benchmark: Benchmark, places: Rows, evaluator: Evaluator) -> Scores:
-    """Scores worked out here, of the architectures at those places; what could not be scored is left out."""
+    """Scores worked out here, of the architectures at those places; what could not be scored is left out.
+
+    Raises:
+        DataError: if nothing could be scored.
+    """
     genotypes = list(benchmark.genotypes())
     chosen = {genotypes[place]: int(place) for place in places}
-    done = evaluate(setting, evaluator, list(chosen), name="sample").values()
+    done = list(evaluate(setting, evaluator, list(chosen), name="sample").values())
     good = [(chosen[e.genotype], e.scores["naswot"], sum(e.seconds.values())) for e in done if e.error is None]
+    if not good:
+        raise DataError(f"none of {len(chosen)} networks of {benchmark.name} could be scored: {done[0].error}")
     table = np.array(sorted(good), dtype=np.float64).reshape(-1, 3)
     images = getattr(evaluator.images, "name", "images")
     source = f"{len(table):,} scored here on {evaluator.batch_size} images of {images}"

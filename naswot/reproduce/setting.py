@@ -84,8 +84,6 @@ class Setting:
             batch_size: N.
             build: options of the networks of a full run, such as ``{"width": 8}``.
         """
-        offered = inspect.signature(space.build).parameters
-        small = {option: value for option, value in _SMALL.items() if option in offered}
         return Evaluator(
             space,
             images,
@@ -93,13 +91,23 @@ class Setting:
             batch_size=batch_size,
             seed=self.seed,
             options=options_from(**fast_options("cpu")),
-            build={"n_classes": like.n_classes, "in_channels": like.shape[0], **(small if self.quick else build or {})},
+            build={
+                "n_classes": like.n_classes,
+                "in_channels": like.shape[0],
+                **(small_build(space) if self.quick else build or {}),
+            },
         )
 
     def section(self, name: str, evaluator: Evaluator) -> Section:
         """Where the scores of this evaluator are kept."""
         digest = blake2b(canonical_json(evaluator.describe()).encode(), digest_size=4).hexdigest()
         return Section(self.store, f"{name}-{digest}")
+
+
+def small_build(space: SearchSpace) -> dict[str, int]:
+    """Options of ``space.build`` that make its networks small; empty if it has none of them."""
+    offered = inspect.signature(space.build).parameters
+    return {option: value for option, value in _SMALL.items() if option in offered}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -274,13 +275,17 @@ def test_a_space_is_one_row_and_what_lacks_is_said(tmp_path, planted):
     """A panel without a benchmark does not stop the others; without a file a sample is scored, and kept."""
     known = scatter.PANELS[0]
     missing = scatter.Panel("no_such_space", "cifar10", "test_accuracy", "cifar10", 0.1)
+    no_images = dataclasses.replace(known, dataset="cifar100", images="image_folder")
     with ResultStore(tmp_path / "r.sqlite", options={}) as store:
         setting = Setting(tmp_path, store, str(planted), tmp_path, quick=True)
         outcome = scatter.scatter(setting, [missing, known])
         n_stored = len(store)
         again = scatter.scatter(setting, [known])
+        in_full = scatter.scatter(dataclasses.replace(setting, quick=False), [no_images])
     assert list(outcome.missing) == ["no_such_space, cifar10"]
     assert "unknown benchmark" in outcome.missing["no_such_space, cifar10"]
+    assert list(in_full.missing) == ["nasbench201, cifar100"]
+    assert in_full.rows == ()
     assert outcome.rows[1].n == n_stored == 60
     assert again.rows == outcome.rows
     assert (tmp_path / "scatter.png").read_bytes().startswith(b"\x89PNG")
