@@ -8,20 +8,26 @@ from pathlib import Path
 import click
 
 from naswot.cli import _options as shared
+from naswot.cli.benchmark_build import build
 
 _ROOT = click.option("--data-root", envvar="NASWOT_DATA", type=click.Path(), help="Folder with the data, or the file.")
 
 
 @click.group()
 def command() -> None:
-    """Trained results of architectures: what there is, what a file holds, compact copies.
+    """Trained results of architectures: what there is, what a file holds, compact copies, one of your own.
 
     \b
     Examples:
       naswot benchmark list
       naswot benchmark info nasbench201 --data-root ~/data
       naswot benchmark convert nasbench201 --data-root ~/data/NAS-Bench-201-v1_1-096897.pth --out ~/data
+      naswot benchmark build
+      naswot benchmark info runs/mine/nasbench201_digits.naswot.csv.gz
     """
+
+
+command.add_command(build)
 
 
 @command.command("list")
@@ -56,7 +62,10 @@ def list_(as_json: bool) -> None:
 @_ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(name: str, data_root: str | None, as_json: bool) -> None:
-    """What the files of benchmark NAME hold: data sets, metrics, trainings, and the best of each."""
+    """What the files of benchmark NAME hold: data sets, metrics, trainings, and the best of each.
+
+    NAME may also be a file that `naswot benchmark build` wrote.
+    """
     import numpy as np
     from rich.table import Table
 
@@ -80,12 +89,17 @@ def info(name: str, data_root: str | None, as_json: bool) -> None:
             }
         )
     if as_json:
-        about = {"name": name, "source": benchmark.source, "architectures": len(benchmark), "columns": rows}
+        about = {"name": name, "source": benchmark.source, "architectures": len(benchmark)}
+        about |= {"build": benchmark.build, "images": benchmark.images, "columns": rows}
         click.echo(json.dumps(about, indent=2))
         return
     console = shared.console()
     title = f"{len(benchmark):,} architectures of {benchmark.space.name}, from {benchmark.source}"
     console.print(title, markup=False, soft_wrap=True)
+    for what, options in (("networks", benchmark.build), ("images", benchmark.images)):
+        if options:
+            told = ", ".join(f"{key}={value}" for key, value in options.items())
+            console.print(f"{what}: {told}", markup=False, soft_wrap=True)
     table = Table("data set", "metric", "epochs", "seeds", "known", "least", "most", box=None, pad_edge=False)
     for row in rows:
         ends = [shared.number(float(str(row[end]))) for end in ("least", "most")]
