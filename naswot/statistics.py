@@ -101,7 +101,7 @@ def kendall_interval(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Esti
     if len(first) < 3:
         return Estimate(kendall(first, second), math.nan, math.nan, len(first))
     value, influences = _influences(first, second)
-    return _estimate(value, _standard_error(influences), len(first), level)
+    return estimate_around(value, _standard_error(influences), len(first), level)
 
 
 def compare(first: ArrayLike, second: ArrayLike, truth: ArrayLike, *, level: float = 0.95) -> Comparison:
@@ -134,7 +134,7 @@ def partial_kendall(x: ArrayLike, y: ArrayLike, given: ArrayLike, *, level: floa
     value = (xy - xz * yz) / scale
     by_xz = (value * xz / (1 - xz**2)) - yz / scale
     by_yz = (value * yz / (1 - yz**2)) - xz / scale
-    return _estimate(value, _standard_error(of_xy / scale + by_xz * of_xz + by_yz * of_yz), len(a), level)
+    return estimate_around(value, _standard_error(of_xy / scale + by_xz * of_xz + by_yz * of_yz), len(a), level)
 
 
 def needed_for(half_width: float, *, tau: float = 0.5, level: float = 0.95) -> int:
@@ -235,8 +235,8 @@ def _standard_error(influences: Floats) -> float:
     return float(np.sqrt(np.square(influences).sum() / max(n - 1, 1) / max(n, 1)))
 
 
-def _estimate(value: float, error: float, n: int, level: float) -> Estimate:
-    """Interval around a coefficient, symmetric on the scale of artanh."""
+def estimate_around(value: float, error: float, n: int, level: float) -> Estimate:
+    """A coefficient within (-1, 1) of that standard error, with its interval symmetric on the scale of artanh."""
     if math.isnan(value) or math.isnan(error) or error == 0 or abs(value) >= 1:
         return Estimate(value, math.nan, math.nan, n)
     half = float(stats.norm.ppf((1 + level) / 2)) * error / (1 - value**2)
