@@ -62,7 +62,40 @@ def load_model(name: str, *, n_classes: int = 10, size: int = 32, seed: int = 0)
         return _LIBRARIES[source](rest, n_classes, size)
 
 
+def load_builder(name: str) -> Callable[[str], nn.Module]:
+    """A function of a Python file that builds a model from an architecture string, by ``FILE.py:function``.
+
+    What it gives back is checked, and what it raises is an :class:`InputError` with the architecture.
+    """
+    source, _, attribute = name.rpartition(":")
+    if not source.endswith(".py") or not attribute:
+        raise UnknownNameError(f"cannot read the name {name!r}; expected FILE.py:function")
+    function = _attribute(Path(source), attribute)
+
+    def build(arch: str) -> nn.Module:
+        return _model_from(function, f"{name}({arch!r})", arch)
+
+    return build
+
+
 def _from_file(path: Path, attribute: str) -> nn.Module:
+    found = _attribute(path, attribute)
+    return found if isinstance(found, nn.Module) else _model_from(found, f"{path}:{attribute}()")
+
+
+def _model_from(function: Any, call: str, *arguments: str) -> nn.Module:
+    try:
+        model = function(*arguments)
+    except NaswotError:
+        raise
+    except Exception as error:
+        raise InputError(f"{call} raised {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{call} gave a {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def _attribute(path: Path, attribute: str) -> Any:
     if not path.is_file():
         raise DataError(f"there is no file {path}; expected FILE.py:factory")
     module = _executed(path)
@@ -71,18 +104,7 @@ def _from_file(path: Path, attribute: str) -> nn.Module:
         near = difflib.get_close_matches(attribute, public, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else "."
         raise UnknownNameError(f"{path} defines no {attribute!r}{guess} It defines: {', '.join(public) or 'nothing'}")
-    found = getattr(module, attribute)
-    if isinstance(found, nn.Module):
-        return found
-    try:
-        model = found()
-    except NaswotError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path}:{attribute}() raised {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{path}:{attribute}() gave a {type(model).__name__}; expected a torch.nn.Module")
-    return model
+    return getattr(module, attribute)
 
 
 def _executed(path: Path) -> Any:

@@ -149,3 +149,34 @@ def plot_agreement(columns: Mapping[str, Floats], path: Path, *, title: str) -> 
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, label="Kendall's tau-b", fraction=0.04)
     figure.savefig(path, dpi=150)
+
+
+def plot_taus(
+    rows: Sequence[tuple[str, Estimate]], path: Path, *, ceiling: Estimate | None, useful: float, title: str
+) -> None:
+    """Bars of tau with accuracy, with their intervals.
+
+    Args:
+        rows: names and taus, from the top down; undefined taus are left out.
+        path: where the picture goes, as PNG, SVG or PDF by its ending.
+        ceiling: tau between two trainings, drawn as a line if known.
+        useful: the smallest tau that counts as useful, drawn as a line.
+        title: heading.
+    """
+    shown = [(name, tau) for name, tau in rows if not math.isnan(tau.value)][::-1]
+    figure = new_figure(6.4, 1.6 + 0.28 * len(shown))
+    axes = figure.add_subplot()
+    colours = ["C0" if not tau.low < 0 < tau.high else "0.7" for _, tau in shown]
+    axes.barh([name for name, _ in shown], [tau.value for _, tau in shown], color=colours, alpha=0.8)
+    for place, (_, tau) in enumerate(shown):
+        if not math.isnan(tau.low):
+            axes.plot([tau.low, tau.high], [place, place], color="black", linewidth=1.2)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvline(useful, color="C2", linestyle=":", label=f"useful: {useful:g}")
+    if ceiling is not None and not math.isnan(ceiling.value):
+        axes.axvline(ceiling.value, color="C3", linestyle="--", label=f"between trainings: {ceiling.value:.2f}")
+    axes.set_xlabel("Kendall's tau with accuracy, 95 % interval")
+    axes.set_title(title, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    axes.grid(axis="x", alpha=0.25)
+    figure.savefig(path, dpi=150)

@@ -80,9 +80,13 @@ def folder_name(evaluator: Evaluator, *, prefix: str = "") -> str:
     return f"{prefix}{about['space']}-{about['images']}-seed{about['seed']}-{digest}"
 
 
-def open_store(folder: Path, evaluator: Evaluator) -> ResultStore:
-    """The store of a run folder.
+def open_store(folder: Path, options: Mapping[str, object], device: str = "cpu") -> ResultStore:
+    """The store of a run folder, which keeps the command line of every session.
 
+    Args:
+        folder: made if need be.
+        options: everything that determines the numbers.
+        device: where they are worked out.
     Raises:
         StoreError: if the folder holds files of something else.
     """
@@ -90,8 +94,8 @@ def open_store(folder: Path, evaluator: Evaluator) -> ResultStore:
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "results.sqlite").exists():
         raise StoreError(f"{folder} holds files but no results of a run; choose another --out")
-    environment = {**describe_environment(evaluator.device), "command_line": shlex.join(["naswot", *sys.argv[1:]])}
-    return ResultStore(folder / "results.sqlite", options=evaluator.describe(), environment=environment)
+    environment = {**describe_environment(device), "command_line": shlex.join(["naswot", *sys.argv[1:]])}
+    return ResultStore(folder / "results.sqlite", options=options, environment=environment)
 
 
 def stopped(store: ResultStore, folder: Path) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from naswot.cli import _options as shared
-from naswot.cli._progress import progress_bars
-from naswot.errors import StoreError
+from naswot.cli import _run as run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +66,7 @@ def build(**given: Any) -> None:
     genotypes = distinct_networks(recipe.space, given["number"], seed=given["seed"])
     name = f"{recipe.space.name}_{recipe.train.name}"
     folder = Path(given["out"] or Path("runs") / f"{name}-{_digest(recipe)}")
-    with _store(folder, recipe) as store:
+    with run.open_store(folder, recipe.describe()) as store:
         _train(recipe, genotypes, given, store, folder)
         table = collect(recipe, genotypes, given["seeds"], store)
     path = folder / f"{name}{SUFFIX}"
@@ -112,22 +110,13 @@ def _digest(recipe: Recipe) -> str:
     return blake2b(json.dumps(recipe.describe(), sort_keys=True).encode(), digest_size=3).hexdigest()
 
 
-def _store(folder: Path, recipe: Recipe) -> ResultStore:
-    from naswot.store import ResultStore
-
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "results.sqlite").exists():
-        raise StoreError(f"{folder} holds files but no results of a build; choose another --out")
-    return ResultStore(folder / "results.sqlite", options=recipe.describe())
-
-
 def _train(
     recipe: Recipe, genotypes: Sequence[Genotype], given: dict[str, Any], store: ResultStore, folder: Path
 ) -> None:
     from naswot.training.build import train_all
     from naswot.workers import available_cores, worker_pool
 
-    with progress_bars(given["as_json"]) as progress:
-        bar = progress.add_task("training", total=len(genotypes) * given["seeds"], rate="")
+    with run.progress(given["as_json"]) as progress:
         try:
             with worker_pool(given["workers"] or available_cores()) as executor:
                 train_all(
@@ -136,13 +125,11 @@ def _train(
                     given["seeds"],
                     store=store,
                     executor=executor,
-                    on_done=lambda _: progress.advance(bar),
+                    on_done=run.advancing(progress, "training", len(genotypes) * given["seeds"]),
                 )
         except KeyboardInterrupt:
             progress.stop()
-            kept = f"{len(store)} trainings are kept in {folder}"
-            click.echo(f"naswot: stopped; {kept}; the same command goes on", err=True)
-            sys.exit(130)
+            run.stopped(store, folder)
 
 
 def _command(given: dict[str, Any], recipe: Recipe) -> str:

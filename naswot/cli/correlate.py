@@ -82,7 +82,10 @@ def command(**given: Any) -> None:
     workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
     n = len(benchmark) if given["everything"] else min(given["number"], len(benchmark))
     start = time.perf_counter()
-    with run.open_store(folder, evaluator) as store, run.progress(given["as_json"]) as progress:
+    with (
+        run.open_store(folder, evaluator.describe(), evaluator.device) as store,
+        run.progress(given["as_json"]) as progress,
+    ):
         costs = {} if given["no_costs"] else _costs(evaluator, benchmark, folder)
         try:
             with worker_pool(workers) as executor:

@@ -86,7 +86,10 @@ def command(**given: Any) -> None:
     folder = Path(given["out"] or Path("runs") / run.folder_name(evaluator))
     workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
     start = time.perf_counter()
-    with run.open_store(folder, evaluator) as store, run.progress(given["as_json"]) as progress:
+    with (
+        run.open_store(folder, evaluator.describe(), evaluator.device) as store,
+        run.progress(given["as_json"]) as progress,
+    ):
         try:
             with worker_pool(workers) as executor:
                 rows = _screened(evaluator, given, executor, store, progress)
