@@ -1,7 +1,7 @@
 """A small benchmark as one compressed text file, which nothing but the standard library is needed to read.
 
 Comment lines tell where it came from, one ``# key: JSON value`` each; then follows plain CSV with one line for each
-architecture. Columns are named ``data set/metric/epochs/seed``, the last two empty where there are none.
+architecture. Columns are named as in :mod:`naswot.tables`, which reads such a file too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from naswot.benchmark import Benchmark, Column, Table
+from naswot.benchmark import Benchmark, Table
 from naswot.errors import DataError, NaswotError
 from naswot.space import get_space
+from naswot.tables import column_name, column_of
 
 SUFFIX = ".naswot.csv.gz"
 _FORMAT = 1
@@ -40,7 +41,7 @@ def write_csv(benchmark: Benchmark, path: str | os.PathLike[str], about: Mapping
     for key, value in {**dict(zip(_OURS, ours, strict=True)), **about}.items():
         text.write(f"# {key}: {json.dumps(value)}\n")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arch", *("/".join("" if part is None else str(part) for part in c) for c in benchmark.columns)])
+    writer.writerow(["arch", *map(column_name, benchmark.columns)])
     archs = map(benchmark.space.format, benchmark.genotypes())
     cells = (map(_cell, benchmark[column].tolist()) for column in benchmark.columns)
     writer.writerows(zip(archs, *cells, strict=True))
@@ -87,7 +88,7 @@ def _read(path: Path) -> tuple[Table, dict[str, Any]]:
         space = get_space(about["space"])
         genotypes = [space.parse(row[0]) for row in rows]
         vectors = zip(*([float(cell) if cell else math.nan for cell in row[1:]] for row in rows), strict=True)
-        columns = dict(zip(map(_column, header[1:]), vectors, strict=True))
+        columns = {column_of(name, ""): vector for name, vector in zip(header[1:], vectors, strict=True)}
         return Table(genotypes, columns, about["build"], about["images"]), about
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
@@ -95,11 +96,6 @@ def _read(path: Path) -> tuple[Table, dict[str, Any]]:
         raise
     except Exception as error:  # a damaged file can break a reader anywhere
         raise DataError(f"{path} is damaged, or was not written by `naswot benchmark build` ({error})") from error
-
-
-def _column(name: str) -> Column:
-    dataset, metric, epochs, seed = name.split("/")
-    return Column(dataset, metric, int(epochs) if epochs else None, int(seed) if seed else None)
 
 
 def _cell(value: float) -> str:

@@ -47,19 +47,26 @@ def read_table(path: str | os.PathLike[str], *, space: str | SearchSpace, arch: 
         except ArchitectureError as error:
             raise DataError(f"{path}, row {number}: {error}") from error
     stem = path.name.partition(".")[0]
-    numbers = {_column(name, stem): _numbers(values) for name, values in columns.items()}
+    numbers = {column_of(name, stem): _numbers(values) for name, values in columns.items()}
     known = {column: values for column, values in numbers.items() if values is not None}
     if not known:
         raise DataError(f"{path} has no column of numbers beside {arch!r}")
     return Benchmark(stem, space, Table(genotypes, known), source=str(path))
 
 
-def _column(name: str, stem: str) -> Column:
+def column_name(column: Column) -> str:
+    """How a table calls a column, such as ``cifar10/test_accuracy/e200/s1``."""
+    length = "" if column.epochs is None else f"/e{column.epochs}"
+    return f"{column.dataset}/{column.metric}{length}" + ("" if column.seed is None else f"/s{column.seed}")
+
+
+def column_of(name: str, dataset: str) -> Column:
+    """The column of that name; ``dataset`` where the name has none."""
     found = _NAME.fullmatch(name.strip())
     if found is None:
-        return Column(stem, name.strip())
+        return Column(dataset, name.strip())
     epochs, seed = (None if found[key] is None else int(found[key]) for key in ("epochs", "seed"))
-    return Column(found["dataset"] or stem, found["metric"], epochs, seed)
+    return Column(found["dataset"] or dataset, found["metric"], epochs, seed)
 
 
 def _numbers(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float64]] | None:

@@ -98,6 +98,11 @@ def open_store(folder: Path, options: Mapping[str, object], device: str = "cpu")
     return ResultStore(folder / "results.sqlite", options=options, environment=environment)
 
 
+def store_of(evaluator: Evaluator, folder: Path) -> ResultStore:
+    """The store of a run folder for the scores of an evaluator."""
+    return open_store(folder, evaluator.describe(), evaluator.device)
+
+
 def stopped(store: ResultStore, folder: Path) -> NoReturn:
     """Say after Ctrl-C what is kept, and end."""
     click.echo(f"naswot: stopped; {len(store)} results are kept in {folder}; the same command goes on", err=True)

@@ -135,7 +135,7 @@ def _of_space(trained: Trained, table: Path, given: dict[str, Any]) -> _Scored:
     folder = Path(given["out"] or Path("runs") / run.folder_name(evaluator, prefix=f"calibrate-{table.stem}-"))
     workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
     with (
-        run.open_store(folder, evaluator.describe(), evaluator.device) as store,
+        run.store_of(evaluator, folder) as store,
         run.progress(given["as_json"]) as progress,
     ):
         try:

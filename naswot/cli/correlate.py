@@ -83,7 +83,7 @@ def command(**given: Any) -> None:
     n = len(benchmark) if given["everything"] else min(given["number"], len(benchmark))
     start = time.perf_counter()
     with (
-        run.open_store(folder, evaluator.describe(), evaluator.device) as store,
+        run.store_of(evaluator, folder) as store,
         run.progress(given["as_json"]) as progress,
     ):
         costs = {} if given["no_costs"] else _costs(evaluator, benchmark, folder)
@@ -121,7 +121,7 @@ def _opened(given: Mapping[str, Any]) -> Benchmark:
     from naswot.tables import read_table
 
     name = given["benchmark"]
-    if not name.endswith((".csv", ".csv.gz", ".parquet")) or name.endswith(".naswot.parquet"):
+    if not name.endswith((".csv", ".csv.gz", ".parquet")) or ".naswot." in name:
         return get_benchmark(name, given["data_root"])
     if given["space"] is None:
         raise click.UsageError(f"{name} is a file: --space says what its architecture strings mean")

@@ -87,7 +87,7 @@ def command(**given: Any) -> None:
     workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
     start = time.perf_counter()
     with (
-        run.open_store(folder, evaluator.describe(), evaluator.device) as store,
+        run.store_of(evaluator, folder) as store,
         run.progress(given["as_json"]) as progress,
     ):
         try:
