@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -145,13 +145,3 @@ def number(value: float | None, *, digits: int = 2) -> str:
     if value != 0 and not 10.0**-digits <= abs(value) < 1e15:
         return f"{value:.3g}"
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:,.{digits}f}"
-
-
-def json_number(value: Any) -> Any:
-    """A number for JSON and csv: null for what is not finite; anything else as it is."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def plain(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Scores for JSON, which knows no infinity: null instead; the reason stands beside it."""
-    return {name: v if v is not None and math.isfinite(v) else None for name, v in values.items()}

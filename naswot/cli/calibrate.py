@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
 from naswot.cli._trained import Trained, read_trained, scores_in
@@ -233,17 +234,8 @@ def _lower_is_better(names: Sequence[str], text: str) -> list[str]:
 
 def _summary(result: Calibration, scored: _Scored, table: Path) -> dict[str, Any]:
     about = {"command": "calibrate", "folder": str(scored.folder), "table": str(table), "options": dict(scored.options)}
-    plain: dict[str, Any] = _plain({**about, "failed": dict(scored.failures), **dataclasses.asdict(result)})
+    plain: dict[str, Any] = for_json({**about, "failed": dict(scored.failures), **dataclasses.asdict(result)})
     return plain
-
-
-def _plain(value: Any) -> Any:
-    """For JSON, which knows neither NaN nor infinity: null instead."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _standings(result: Calibration) -> list[Standing]:
@@ -270,7 +262,7 @@ def _write(
         table = csv.DictWriter(file, list(records[0]))
         table.writeheader()
         table.writerows(records)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", summary)
     title = f"{result.n} architectures: {result.verdict.value}" + (f" ({result.use})" if result.use else "")
     rows = [(each.name, each.tau) for each in _standings(result)]
     plot_taus(rows, folder / "taus.png", ceiling=result.ceiling, useful=result.useful, title=title)

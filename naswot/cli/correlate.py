@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
 
@@ -171,7 +172,7 @@ def _summary(
         "failed": dict(found.scores.errors),
         "ceiling": dict(found.ceiling),
         "costs": {name: round(cost, 3) for name, cost in costs.items()},
-        "rows": [{k: shared.json_number(v) for k, v in _flat(row, costs).items()} for row in found.rows],
+        "rows": [for_json(_flat(row, costs)) for row in found.rows],
         "options": options,
     }
 
@@ -211,7 +212,7 @@ def _write(found: Correlation, summary: Mapping[str, Any], folder: Path) -> None
         table.writerow(["arch", *truths, *found.scores.values, "seconds"])
         columns = [*found.truth.values(), *found.scores.values.values(), found.scores.seconds]
         table.writerows(zip(found.scores.archs, *columns, strict=True))
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", summary)
 
 
 def _draw(found: Correlation, folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from naswot._json import for_json
 from naswot.cli import _options as shared
 from naswot.errors import DataError, NaswotError
 
@@ -188,7 +189,7 @@ def _reason(row: _Row, table: _Table) -> str | None:
 
 
 def _for_json(record: dict[str, Any], table: _Table) -> dict[str, Any]:
-    return {**record, **shared.plain({column: record[column] for column in table.columns})}
+    return {**record, **for_json({column: record[column] for column in table.columns})}
 
 
 def _write(records: list[dict[str, Any]], path: Path, table: _Table) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import click
 
+from naswot._json import for_json
 from naswot.cli import _options as shared
-from naswot.errors import StoreError
+from naswot.cli import _run as run
 
 
 @click.group()
@@ -60,15 +60,12 @@ def mellor2021(
     """
     from naswot.reproduce.mellor2021 import reproduce
     from naswot.reproduce.setting import Setting
-    from naswot.store import ResultStore
     from naswot.workers import available_cores, worker_pool
 
     folder = Path(out or f"runs/mellor2021{'-quick' if quick else ''}-seed{seed}")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "results.sqlite").exists():
-        raise StoreError(f"{folder} holds files but no results of a reproduction; choose another --out")
     options = {"reproduction": "mellor2021", "quick": quick, "seed": seed}
     try:
-        with ResultStore(folder / "results.sqlite", options=options) as store:  # noqa: SIM117
+        with run.open_store(folder, options) as store:  # noqa: SIM117
             with worker_pool(workers or available_cores()) as executor:
                 setting = Setting(folder, store, data_root, Path(scores), quick, seed, executor)
                 summary = reproduce(setting, only, on_item=lambda name: click.echo(f"{name} ...", err=True))
@@ -76,7 +73,7 @@ def mellor2021(
         click.echo(f"naswot: stopped; scores are kept in {folder}; the same command goes on", err=True)
         sys.exit(130)
     if as_json:
-        click.echo(json.dumps({"folder": str(folder), **_without_infinities(summary)}, indent=2))
+        click.echo(json.dumps({"folder": str(folder), **for_json(summary)}, indent=2))
     else:
         _print(summary, folder)
 
@@ -108,12 +105,3 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
 
 def _with_sign(value: float | None) -> str:
     return "" if value is None else f"±{shared.number(value, digits=3)}"
-
-
-def _without_infinities(value: Any) -> Any:
-    """The same with null for numbers that JSON does not know."""
-    if isinstance(value, Mapping):
-        return {key: _without_infinities(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_infinities(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from naswot._json import for_json
 from naswot.cli import _options as shared
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def command(
     details = explain(network, batch, seed=seed, fast=fast, taps=taps, mode=mode)
     if as_json:
         record = dataclasses.asdict(details)
-        record.update(shared.plain({k: v for k, v in record.items() if isinstance(v, float)}))
+        record.update(for_json({k: v for k, v in record.items() if isinstance(v, float)}))
         click.echo(json.dumps({"model": model, **record}, indent=2))
         return
     for note in images.notes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
 
@@ -166,7 +167,7 @@ def _summary(
 ) -> dict[str, Any]:
     winner = None
     if rows[0].error is None and math.isfinite(rows[0].mean[given["rank_by"] or evaluator.names[0]]):
-        winner = {"arch": rows[0].arch, "scores": shared.plain(rows[0].mean)}
+        winner = {"arch": rows[0].arch, "scores": for_json(rows[0].mean)}
     return {
         "command": "search",
         "folder": str(folder),
@@ -200,7 +201,7 @@ def _write(
         for row in sorted(rows, key=lambda row: row.arch):
             cells = [cell for name in names for cell in (row.mean.get(name), row.spread.get(name))]
             writer.writerow([row.arch, *cells, "; ".join(dict.fromkeys(row.reasons.values())), row.error])
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", summary)
     picture = folder / "scores.png"
     picture.unlink(missing_ok=True)
     if "params" in names:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from naswot._json import write_json
 from naswot.errors import DataError, MissingPackageError, unknown_name
 from naswot.reproduce.during_training import during_training
 from naswot.reproduce.kernels_by_accuracy import kernels_by_accuracy
@@ -76,6 +76,7 @@ def reproduce(
         if outcome.rows:
             outcomes[name] = _written(setting, name, outcome, time.perf_counter() - start)
     summary = {
+        "command": "reproduce mellor2021",
         "paper": PAPER,
         "quick": setting.quick,
         "seed": setting.seed,
@@ -83,8 +84,7 @@ def reproduce(
         "items": outcomes,
         "not possible here": missing,
     }
-    text = json.dumps(summary, indent=2)
-    (setting.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_json(setting.out / "summary.json", summary)
     return summary
 
 
