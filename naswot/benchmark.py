@@ -302,9 +302,9 @@ class Adapter:
         try:
             converted = path.name.endswith(_benchmark_file.SUFFIX)
             table = _benchmark_file.read(path, self.space) if converted else self.read(path)
-        except NaswotError:
-            raise
         except Exception as error:  # what a damaged table holds can break a reader anywhere
+            if isinstance(error, NaswotError) and not isinstance(error, ArchitectureError):
+                raise
             raise DataError(
                 f"{path} is no sound file of {self.name}: it is damaged or of another version "
                 f"({type(error).__name__}: {error})"
