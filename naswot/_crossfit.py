@@ -106,14 +106,14 @@ def cross_fit(
     replicates = np.array(
         [_taus(_predictions(scores, accuracies, parts, groups != g), accuracies) for g in range(groups.max() + 1)]
     )  # (G, 2)
-    combined, single = _taus(predictions, accuracies)
+    combined, single = map(float, _taus(predictions, accuracies))
     errors = [math.hypot(_fixed_error(predictions[:, k], accuracies), _jackknife(replicates[:, k])) for k in (0, 1)]
     gain_error = math.hypot(_fixed_difference(predictions, accuracies), _jackknife(replicates[:, 0] - replicates[:, 1]))
     against = None
     if baseline is not None:
         pairs = np.stack([predictions[:, 0], np.broadcast_to(baseline, (DEALS, n))], axis=1)
         error = math.hypot(_fixed_difference(pairs, accuracies), _jackknife(replicates[:, 0]))
-        against = _comparison(combined - kendall(baseline, accuracies), error, n, level)
+        against = _comparison(round(combined - kendall(baseline, accuracies), 12), error, n, level)
     return CrossFit(
         combination_weights(scores, normal_scores(accuracies)),
         estimate_around(combined, errors[0], n, level),
@@ -140,7 +140,7 @@ def _taus(predictions: Floats, accuracies: Floats) -> Floats:
     """Tau of both rules, mean over the deals, (2,); predictions that are all alike count as 0."""
     taus = np.array([[kendall(prediction, accuracies) for prediction in deal] for deal in predictions])
     mean: Floats = np.nan_to_num(taus).mean(axis=0)
-    return mean
+    return np.round(mean, 12)  # a perfect order is exactly 1
 
 
 def _fixed_error(predictions: Floats, accuracies: Floats) -> float:

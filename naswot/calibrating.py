@@ -79,7 +79,8 @@ class Standing:
         n_finite: architectures with a finite score.
         sign: whether the interval is on the declared side of 0.
         p_value: two-sided, of tau 0, corrected for all scores.
-        given: by measure of size, the partial tau given it.
+        given: by measure of size, the partial tau given it. Small rather than 0 where the score says no more than size:
+            unlike a partial correlation, a partial tau does not vanish with the relation.
         above: tau minus that of the best measure of size, its p-value corrected for all scores; None of size itself.
     """
 
@@ -250,9 +251,10 @@ def _combination(oriented: Mapping[str, Floats], truth: Floats, baseline: str | 
 
 
 def _sign(tau: Estimate) -> Sign:
-    if tau.low > 0 or tau.value == 1:  # a perfect order has no interval
+    perfect = round(tau.value, 9) if math.isnan(tau.low) else 0  # a perfect order has no interval
+    if tau.low > 0 or perfect == 1:
         return Sign.DECLARED
-    return Sign.REVERSED if tau.high < 0 or tau.value == -1 else Sign.UNCLEAR
+    return Sign.REVERSED if tau.high < 0 or perfect == -1 else Sign.UNCLEAR
 
 
 def _p_value(column: Floats, truth: Floats) -> float:
@@ -369,9 +371,10 @@ def _combined(found: Calibration, combined: Combination) -> Calibration:
 
 
 def _with_verdict(found: Calibration, verdict: Verdict, use: str | None, text: str) -> Calibration:
-    turned = ", ".join(f"{each.name} ({each.tau})" for each in found.proxies if each.sign is Sign.REVERSED)
-    if turned:
-        text += f" Reversed here: {turned}; a score that ranks backwards is not turned round."
+    backwards = [each for each in found.proxies if each.tau.value < 0 and each.p_value < 1 - LEVEL]
+    if backwards:
+        turned = ", ".join(f"{each.name} ({each.tau})" for each in backwards)
+        text += f" Shown to be reversed here: {turned}; a score that ranks backwards is not turned round."
     return replace(found, verdict=verdict, use=use, text=f"{verdict.value.capitalize()}. {text}")
 
 
