@@ -3,13 +3,15 @@
 CIFAR, ImageNet16 and most benchmark tables are pickles, and a pickle is a program. Not even numpy's own constructors
 are handed to it: a crafted ``dtype`` state makes ``ndarray.__setstate__`` take bytes for object pointers. The
 unpickler meets stand-ins that only collect their arguments; the arrays are made from them here, after checks.
-Code cannot run, but the memory that a crafted file asks for is not bounded.
+Code cannot run, and the memo of the unpickler is bounded by the size of the file; what a crafted file asks for by
+compressed data is not.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import math
 import os
 import pickle
@@ -22,6 +24,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from naswot.data._pickle_memo import check_memo
 from naswot.errors import DataError, NaswotError, UnsafePickleError
 
 _PLAIN_TYPE = re.compile(r"b1|[iu][1248]|f[248]|f1[26]|c8|c16|[SU][0-9]{1,6}")
@@ -32,7 +35,7 @@ def load_pickle(path_or_file: str | os.PathLike[str] | IO[bytes], *, encoding: s
 
     Args:
         path_or_file: a path (files compressed by gzip or bzip2 are recognised by their first bytes), or an open binary
-            file, of which exactly one pickle is read.
+            file in which one can seek, of which exactly one pickle is read.
         encoding: how strings written by Python 2 are decoded; ``"bytes"`` leaves them as bytes.
     Returns:
         The unpickled object; arrays are plain, writable ``numpy.ndarray``.
@@ -45,25 +48,31 @@ def load_pickle(path_or_file: str | os.PathLike[str] | IO[bytes], *, encoding: s
         {'data': array([0, 1, 2])}
     """
     if not isinstance(path_or_file, str | os.PathLike):
-        return _load(path_or_file, str(getattr(path_or_file, "name", "the open file")), encoding)
+        position = path_or_file.tell()
+        loaded, length = _load(path_or_file, str(getattr(path_or_file, "name", "the open file")), encoding)
+        path_or_file.seek(position + length)
+        return loaded
     path = Path(path_or_file)
     try:
         with path.open("rb") as raw:
             start = raw.peek(3)
             if start.startswith(b"\x1f\x8b"):
-                return _load(cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), str(path), encoding)
-            return _load(bz2.BZ2File(raw) if start.startswith(b"BZh") else raw, str(path), encoding)
+                return _load(cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), str(path), encoding)[0]
+            return _load(bz2.BZ2File(raw) if start.startswith(b"BZh") else raw, str(path), encoding)[0]
     except NaswotError:  # our own DataError is an OSError too
         raise
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _load(file: IO[bytes], name: str, encoding: str) -> Any:
+def _load(file: IO[bytes], name: str, encoding: str) -> tuple[Any, int]:
+    """The content, and how many bytes it took."""
     try:
-        unpickler = _ArrayUnpickler(file, encoding)
+        data = file.read()
+        length = check_memo(data)
+        unpickler = _ArrayUnpickler(io.BytesIO(data), encoding)
         loaded = unpickler.load()
-        return _finish(loaded, {}) if unpickler.has_stand_ins else loaded
+        return (_finish(loaded, {}) if unpickler.has_stand_ins else loaded), length
     except (UnsafePickleError, DataError) as error:
         raise type(error)(f"{name}: {error}") from None
     except Exception as error:  # damaged bytes make the unpickler raise nearly anything

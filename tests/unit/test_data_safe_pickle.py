@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from naswot.data._pickle_memo import check_memo
 from naswot.data._safe_pickle import load_pickle
 from naswot.errors import DataError, UnsafePickleError
 
@@ -252,3 +254,44 @@ def test_torch_files_are_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match="persistent id") as caught:
         load(b"\x80\x02X\x01\x00\x00\x00aQ.")
     assert "\n" not in str(caught.value)
+
+
+# ---- the memo, for which an unpickler makes room as the pickle says
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x80\x02]r\x00\x00\x00\x08.",
+        b"\x80\x04\x95\x07\x00\x00\x00\x00\x00\x00\x00]r\x00\x00\x00\x08.",
+        b"]p134217728\n.",
+        b"]p+134_217_728",  # no end of line: read up to the end of the file
+        b"\x80\x03X\x02\x00\x00\x00ab0U\x01a0C\x01b0cos\npath\n0I7\n0F1.5\n0\x8a\x01\x050]r\xff\xff\xff\x07.",
+    ],
+)
+def test_a_few_bytes_cannot_ask_for_gigabytes(code):
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"stores an object under number 134,217,72\d, but holds \d+ bytes"):
+        load(code)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_memo_of_many_objects_is_none_of_that(protocol):
+    content = {f"key {i}": (float(i), b"x" * (i % 300), "\u00e9" * (i % 300), 3**i, [i]) for i in range(700)}
+    data = pickle.dumps(content, protocol=protocol)
+    assert check_memo(data + b"what follows") == len(data)
+    assert load(data) == content
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_looked_through(data):
+    assert 0 <= check_memo_or_refuse(data) <= len(data)
+
+
+def check_memo_or_refuse(data):
+    try:
+        return check_memo(data)
+    except DataError:
+        return 0
