@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench_adapters._io import with_keys
 from naswot.benchmark import Column, Table
 from naswot.data._safe_pickle import load_pickle
 from naswot.errors import DataError
-from naswot.space import SearchSpace
+from naswot.space import SearchSpace, get_space
+from naswot.types import Genotype
 
 Record = Mapping[str, Any]
 Results = dict[Column, float]
@@ -63,6 +67,18 @@ def columns_of(rows: Iterable[Results], n: int) -> dict[Column, NDArray[np.float
     return dict(sorted(columns.items(), key=lambda item: tuple((v is None, v) for v in item[0])))
 
 
+@cache
+def official_order() -> tuple[Genotype, ...]:
+    """The cells of NAS-Bench-201 by their official number, for tables that give no architectures.
+
+    The original enumerates the cells as our space does and shuffles them with Python's generator, seed 88
+    (``generate_meta_info`` of AutoDL-Projects, marked there as never to be changed).
+    """
+    cells = list(get_space("nasbench201").genotypes())
+    random.Random(88).shuffle(cells)
+    return tuple(cells)
+
+
 def read_folder(path: Path, space: SearchSpace) -> Table:
     """The official folder of NATS-Bench: ``meta.pickle.pbz2`` and a compressed pickle for each architecture.
 
@@ -71,7 +87,8 @@ def read_folder(path: Path, space: SearchSpace) -> Table:
     Raises:
         DataError: if there is no meta file, or none of the others, or one is damaged.
     """
-    archs = load_pickle(path / "meta.pickle.pbz2")["meta_archs"]
+    meta = path / "meta.pickle.pbz2"
+    archs = with_keys(meta, load_pickle(meta), ["meta_archs"])["meta_archs"]
     files = sorted(path.glob("[0-9]*.pickle.pbz2"))
     if not files:
         raise DataError(f"{path} holds no file of an architecture, such as 000000.pickle.pbz2")

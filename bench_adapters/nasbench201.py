@@ -5,19 +5,16 @@ Papers: Dong and Yang, ICLR 2020, arXiv:2001.00326; Dong et al., NATS-Bench, TPA
 
 from __future__ import annotations
 
-import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from bench_adapters._io import read_parquet
+from bench_adapters._io import check_digest, read_parquet, read_torch, with_keys
 from bench_adapters._nats import columns_of, read_folder, results_of
 from naswot.benchmark import Column, Table, register_benchmark
-from naswot.errors import DataError, UnsafePickleError
+from naswot.data._safe_pickle import load_pickle
 from naswot.space import get_space
 
 _SHORT = {"c10": "cifar10", "c100": "cifar100", "in16": "ImageNet16-120", "c10valid": "cifar10-valid"}
@@ -27,16 +24,16 @@ _COMPACT = re.compile(r"(c10valid|c100|c10|in16)_(test|val)_e(12|200)(?:_mean|_s
 
 @register_benchmark(
     space="nasbench201",
-    files=("NATS-tss-*-simple", "NAS-Bench-201-v1_*.pth", "nb201_accuracy.parquet"),
+    files=("NATS-tss-*-simple", "NATS-tss-*.pickle.pbz2", "NAS-Bench-201-v1_*.pth", "nb201_accuracy.parquet"),
     folders=("nasbench201",),
     reference="Dong & Yang, NAS-Bench-201, ICLR 2020, arXiv:2001.00326; NATS-Bench, TPAMI 2021, arXiv:2009.00437",
 )
 def nasbench201(path: Path) -> Table:
     """NAS-Bench-201: 15,625 cells trained on three data sets, up to three times.
 
-    Reads the folder of NATS-Bench's topology space, the single file of NAS-Bench-201, and a compact table with columns
-    such as ``c10_test_e200_mean``. Data sets: ``cifar10`` (trained on all 50,000 images), ``cifar10-valid`` (on half of
-    them, validated on the other), ``cifar100``, ``ImageNet16-120``; 12 and 200 epochs.
+    Reads the folder or single file of NATS-Bench's topology space, the single file of NAS-Bench-201, and a compact
+    table with columns such as ``c10_test_e200_mean``. Data sets: ``cifar10`` (trained on all 50,000 images),
+    ``cifar10-valid`` (on half of them, validated on the other), ``cifar100``, ``ImageNet16-120``; 12 and 200 epochs.
     """
     if path.is_dir():
         return replace(read_folder(path, get_space("nasbench201")), images=_IMAGES)
@@ -44,7 +41,7 @@ def nasbench201(path: Path) -> Table:
 
 
 def _compact(path: Path) -> Table:
-    frame = read_parquet(path)
+    frame = read_parquet(path, ["arch_str"])
     space = get_space("nasbench201")
     columns = {}
     for name, values in frame.items():
@@ -59,24 +56,12 @@ def _compact(path: Path) -> Table:
 
 
 def _single_file(path: Path) -> Table:
-    content = _load_safely(path)
+    check_digest(path)
+    content = read_torch(path) if path.suffix == ".pth" else load_pickle(path)
+    with_keys(path, content, ["meta_archs", "arch2infos"])
     space = get_space("nasbench201")
     numbers = sorted(content["arch2infos"])
     rows = (results_of(content["arch2infos"][n].values()) for n in numbers)
-    genotypes = [space.parse(content["meta_archs"][n]) for n in numbers]
+    archs = dict(enumerate(content["meta_archs"]))
+    genotypes = [space.parse(archs[n]) for n in numbers]
     return Table(genotypes, columns_of(rows, len(numbers)), images=_IMAGES)
-
-
-def _load_safely(path: Path) -> Any:
-    """Content of a file of ``torch.save`` that holds plain containers and numpy numbers; nothing in it is run."""
-    scalar = np.float64(0).__reduce__()[0]  # the function by which numpy's numbers are pickled
-    allowed: list[Any] = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64))]
-    allowed += [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
-        raise UnsafePickleError(f"{path} asks for more than plain containers and is not loaded: {reason}") from error
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
-        raise DataError(f"cannot read {path}: it is truncated or no file of torch.save ({error})") from error

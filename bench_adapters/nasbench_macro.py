@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench_adapters._io import read_json, read_parquet
+from bench_adapters._io import read_json, read_parquet, with_keys
 from naswot.benchmark import Column, Table, register_benchmark
 from naswot.space import get_space
 
 _TRAININGS = 3
+_KEYS = ("test_acc", "params", "flops")
 
 
 @register_benchmark(
@@ -24,12 +25,13 @@ def nasbench_macro(path: Path) -> Table:
     Reads the official JSON and a compact table with columns ``arch``, ``test_acc_0`` and so on.
     """
     if path.suffix == ".parquet":
-        frame = read_parquet(path)
+        names = [f"test_acc_{seed}" for seed in range(_TRAININGS)]
+        frame = read_parquet(path, ["arch", "params", "flops", *names])
         archs, params, flops = list(frame["arch"]), frame["params"], frame["flops"]
-        accuracies = np.stack([frame[f"test_acc_{seed}"] for seed in range(_TRAININGS)], axis=1)
+        accuracies = np.stack([frame[name] for name in names], axis=1)
     else:
-        content = read_json(path)
-        archs, rows = list(content), list(content.values())
+        content = with_keys(path, read_json(path), ())
+        archs, rows = list(content), [with_keys(path, row, _KEYS) for row in content.values()]
         params, flops = (np.array([row[key] for row in rows], dtype=np.float64) for key in ("params", "flops"))
         accuracies = np.array([row["test_acc"] for row in rows], dtype=np.float64)
     space = get_space("nasbench_macro")

@@ -43,7 +43,7 @@ def write(benchmark: Benchmark, path: Path) -> None:
     table = pyarrow.table(arrays, names=names).replace_schema_metadata({"naswot": json.dumps(about)})
     part = path.with_name(f"{path.name}.part")
     try:
-        parquet.write_table(table, part, compression="zstd")
+        parquet.write_table(table, part, compression="zstd", write_page_checksum=True)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -56,13 +56,15 @@ def read(path: Path, space: str) -> Table:
     Raises:
         DataError: if the file is no sound one of this format and space.
     """
-    from naswot.benchmark import Column, Table
+    from naswot.benchmark import Table
 
     pyarrow, parquet = _pyarrow()
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        table.validate(full=True)
         about = json.loads(table.schema.metadata[b"naswot"])
-        columns: list[Column] = [Column(*parts) for parts in about["columns"]]
+        columns = [_column(parts) for parts in about["columns"]]
     except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} is damaged, or was not written by `naswot benchmark convert` ({error})") from error
     if about.get("format") != _FORMAT or about.get("space") != space:
@@ -86,10 +88,22 @@ def read_parquet(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """
     pyarrow, parquet = _pyarrow()
     try:
-        table = parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        with parquet.ParquetFile(path) as file:
+            table = file.read()
+        table.validate(full=True)
+        return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         raise DataError(f"cannot read {path}: it is missing, truncated or no parquet file ({error})") from error
-    return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
+def _column(parts: Any) -> Column:
+    from naswot.benchmark import Column
+
+    column = Column(*parts)
+    is_named = isinstance(column.dataset, str) and isinstance(column.metric, str)
+    if not (is_named and all(number is None or type(number) is int for number in column[2:])):
+        raise ValueError(f"{parts} names no column")
+    return column
 
 
 def _narrow(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:

@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from naswot import _benchmark_file
 from naswot.data._roots import base_folder
-from naswot.errors import ArchitectureError, DataError, NaswotError, OptionError, RegistrationError, unknown_name
+from naswot.errors import (
+    ArchitectureError,
+    DataError,
+    MissingPackageError,
+    OptionError,
+    RegistrationError,
+    UnsafePickleError,
+    unknown_name,
+)
 from naswot.registry import Registry
 from naswot.space import SearchSpace, get_space
 from naswot.types import Genotype
@@ -80,6 +88,8 @@ class Benchmark:
         if genes.ndim != 2 or genes.shape[1] != len(space.choices) or len(genes) == 0:
             wanted = f"(n, {len(space.choices)})"
             raise DataError(f"{source}: expected genotypes of {space.name} as {wanted}, but got {genes.shape}")
+        if not np.issubdtype(genes.dtype, np.integer):
+            raise DataError(f"{source}: expected genotypes of integers, but got {genes.dtype}")
         if genes.min() < 0 or (genes >= np.array(space.choices)).any():
             raise DataError(f"{source}: a genotype lies outside the choices {space.choices} of {space.name}")
         self._genes = genes.astype(np.uint8 if max(space.choices) <= 256 else np.int64)
@@ -88,6 +98,8 @@ class Benchmark:
         self._rows = {row.tobytes(): number for number, row in enumerate(self._genes)}
         if len(self._rows) != len(genes):
             raise DataError(f"{source}: {len(genes) - len(self._rows):,} architectures occur twice")
+        if not table.columns:
+            raise DataError(f"{source} holds no column of results that {name} knows; it is of another version")
 
     def __len__(self) -> int:
         return len(self._genes)
@@ -228,7 +240,7 @@ def _vector(column: Column, values: ArrayLike, n: int, source: str) -> NDArray[n
         vector = np.asarray(values)
         if vector.dtype not in (np.float32, np.float64):
             vector = vector.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{source}: column {tuple(column)} does not hold numbers ({error})") from error
     if vector.shape != (n,):
         raise DataError(f"{source}: column {tuple(column)} has shape {vector.shape} for {n} architectures")
@@ -302,14 +314,14 @@ class Adapter:
         try:
             converted = path.name.endswith(_benchmark_file.SUFFIX)
             table = _benchmark_file.read(path, self.space) if converted else self.read(path)
+            return Benchmark(self.name, get_space(self.space), table, source=str(path))
+        except (DataError, UnsafePickleError, MissingPackageError):
+            raise
         except Exception as error:  # what a damaged table holds can break a reader anywhere
-            if isinstance(error, NaswotError) and not isinstance(error, ArchitectureError):
-                raise
             raise DataError(
                 f"{path} is no sound file of {self.name}: it is damaged or of another version "
                 f"({type(error).__name__}: {error})"
             ) from error
-        return Benchmark(self.name, get_space(self.space), table, source=str(path))
 
 
 benchmarks: Registry[Adapter] = Registry("benchmark", "naswot.benchmarks", "naswot benchmark list")

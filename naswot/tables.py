@@ -6,6 +6,7 @@ import csv
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _csv_columns(path: Path) -> dict[str, Sequence[Any]]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(line for line in file if not line.startswith("#")))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise DataError(f"cannot read {path}: it is missing, truncated or no csv file ({error})") from error
     rows = [row for row in rows if row]
     if len(rows) < 2:

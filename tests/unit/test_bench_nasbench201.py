@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import hashlib
 import os
 import pickle
 import shutil
@@ -93,9 +95,38 @@ def single_file(folder, tmp_path):
     for index in (0, 11, 284):
         record = load_pickle(folder / f"{index:06}.pickle.pbz2")
         infos[index] = {"less": record["12"], "full": record["200"]}
-    path = tmp_path / "NAS-Bench-201-v1_1-096897.pth"
+    path = tmp_path / "NAS-Bench-201-v1_1.pth"
     torch.save({"meta_archs": archs, "total_archs": len(archs), "arch2infos": infos, "evaluated_indexes": [0]}, path)
     return path
+
+
+@pytest.fixture
+def nats_file(single_file):
+    """The same in the form of the single file of NATS-Bench."""
+    content = torch.load(single_file, weights_only=False)  # made by this test
+    path = single_file.with_name("NATS-tss-v1_0.pickle.pbz2")
+    path.write_bytes(bz2.compress(pickle.dumps(content, protocol=4)))
+    return path
+
+
+def test_the_single_file_of_nats_bench_gives_the_same(nats, nats_file):
+    alone = get_benchmark("nasbench201", nats_file)
+    assert list(alone.genotypes()) == list(nats.genotypes())
+    assert all(np.array_equal(alone[column], nats[column], equal_nan=True) for column in nats.columns)
+
+
+def test_a_digest_in_the_name_must_be_that_of_the_file(single_file, nats_file):
+    for path, n_digits in ((single_file, 6), (nats_file, 5)):
+        content = path.read_bytes()
+        digest = hashlib.md5(content).hexdigest()[-n_digits:]
+        named = path.with_name(path.name.replace(".p", f"-{digest}.p", 1))
+        named.write_bytes(content)
+        assert len(get_benchmark("nasbench201", named)) == 3
+        named.write_bytes(content + b"\0")
+        found = hashlib.md5(content + b"\0").hexdigest()[-n_digits:]
+        message = f"{named.name} is truncated or altered: its md5 ends in {found}, its name says {digest}"
+        with pytest.raises(DataError, match=message):
+            get_benchmark("nasbench201", named)
 
 
 def test_the_single_file_gives_the_same(nats, single_file):
@@ -115,7 +146,7 @@ class Malicious:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_malicious_single_file_is_refused(tmp_path, monkeypatch, legacy):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "NAS-Bench-201-v1_1-096897.pth"
+    path = tmp_path / "NAS-Bench-201-v1_1.pth"
     content = {"meta_archs": [], "arch2infos": {0: Malicious()}}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(UnsafePickleError, match="asks for more than plain containers"):
@@ -150,9 +181,9 @@ def test_a_part_of_the_folder_serves_and_an_empty_one_is_refused(folder, tmp_pat
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
-    path = tmp_path / "NAS-Bench-201-v1_1-096897.pth"
+    path = tmp_path / "NAS-Bench-201-v1_1.pth"
     torch.save({"weights": torch.zeros(3)}, path)
-    with pytest.raises(DataError, match="damaged or of another version"):
+    with pytest.raises(DataError, match="has no meta_archs, arch2infos, only weights: it is of another version"):
         get_benchmark("nasbench201", path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(NaswotError, match=r"truncated|more than plain"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -98,6 +99,9 @@ def test_refuses_what_it_does_not_hold(benchmark):
         ([(0, 0, 0, 0, 0, 9)], {}, "outside the choices"),
         ([(0,) * 6, (0,) * 6], {}, "1 architectures occur twice"),
         ([(0,) * 6], {Column("d", "m"): [1.0, 2.0]}, "has shape"),
+        ([(0,) * 6], {Column("d", "m"): [10**400]}, "does not hold numbers"),
+        ([(0.5,) * 6], {Column("d", "m"): [1.0]}, "genotypes of integers, but got float64"),
+        ([(0,) * 6], {}, "no column of results that mine knows"),
     ],
 )
 def test_refuses_a_table_that_contradicts_itself(genotypes, columns, message):
@@ -148,6 +152,17 @@ def test_a_damaged_file_is_explained(adapter, tmp_path):
         adapter.open(tmp_path)
 
 
+def test_whatever_a_table_breaks_becomes_an_error_that_names_the_file(adapter, tmp_path):
+    (tmp_path / "second.txt").write_text(LINE)
+    for genotypes in ([(0,) * 6, (0,)], [None], [{}]):
+        table = Table(genotypes, {Column("d", "x"): [1.0] * len(genotypes)})
+        with pytest.raises(DataError, match=r"second\.txt"):
+            dataclasses.replace(adapter, read=lambda path, table=table: table).open(tmp_path)
+    (tmp_path / "second.txt").write_text("|none~0| 3.5")
+    with pytest.raises(DataError, match=r"second\.txt is no sound file of mine: .*ArchitectureError"):
+        adapter.open(tmp_path)
+
+
 def test_a_reader_needs_a_docstring():
     with pytest.raises(RegistrationError, match="has no docstring"):
         register_benchmark(space="nasbench201", files=("x",), reference="y")(lambda path: None)
@@ -183,6 +198,36 @@ def test_a_converted_file_that_does_not_fit_is_refused(benchmark, adapter, tmp_p
     benchmark.save(path)
     with pytest.raises(DataError, match="space 'nasbench201', but format 1 and space 'nasbench_macro'"):
         dataclasses.replace(adapter, space="nasbench_macro").open(path)
-    path.write_bytes(path.read_bytes()[:-40])
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-40])
+    with pytest.raises(DataError, match="damaged, or was not written by"):
+        adapter.open(path)
+
+
+def test_every_flipped_bit_of_the_figures_of_a_converted_file_is_found(adapter, tmp_path):
+    path = tmp_path / "mine.naswot.parquet"
+    values = np.random.default_rng(0).random(125)
+    genotypes = [genotype for number, genotype in enumerate(SPACE.genotypes()) if number % 125 == 0]
+    Benchmark("mine", SPACE, Table(genotypes, {Column("d", "x"): values})).save(path)
+    sound = path.read_bytes()
+    raw = sound.index(values[50:60].tobytes())  # random numbers stay as they are under compression
+    for bit in range(0, 640, 7):
+        changed = bytearray(sound)
+        changed[raw + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match="damaged, or was not written by"):
+            adapter.open(path)
+
+
+@pytest.mark.parametrize("column", [[1, "x", None, None], ["d", "x", "200", None], ["d", "x", None, True], ["d"], None])
+def test_a_converted_file_with_odd_names_of_columns_is_refused(benchmark, adapter, tmp_path, column):
+    from pyarrow import parquet
+
+    path = tmp_path / "mine.naswot.parquet"
+    benchmark.save(path)
+    table = parquet.read_table(path)
+    about = json.loads(table.schema.metadata[b"naswot"])
+    about["columns"][0] = column
+    parquet.write_table(table.replace_schema_metadata({"naswot": json.dumps(about)}), path)
     with pytest.raises(DataError, match="damaged, or was not written by"):
         adapter.open(path)
