@@ -58,8 +58,23 @@ def read_images(path: Path, *, side: int, labels_key: str, labels_range: tuple[i
     return torch.from_numpy(data).view(-1, 3, side, side), torch.from_numpy(labels)
 
 
+def read_names(path: Path, key: str) -> tuple[str, ...]:
+    """Names of the classes from a ``meta`` file.
+
+    Raises:
+        DataError: if the file is damaged or has no such list.
+    """
+    names = read_mapping(path).get(key)
+    if not isinstance(names, list | tuple):
+        raise DataError(f"{path}: expected a list of names under {key!r}, but got {type(names).__name__}")
+    return tuple(map(str, names))
+
+
 def _labels(path: Path, value: object) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    array = np.asarray(value) if isinstance(value, list | tuple | np.ndarray) else np.empty((0, 0))
+    try:
+        array = np.asarray(value) if isinstance(value, list | tuple | np.ndarray) else np.empty((0, 0))
+    except ValueError:  # lists of several lengths
+        array = np.empty((0, 0))
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise DataError(f"{path}: the labels are no list of integers")
     return array.astype(np.int64)

@@ -11,7 +11,7 @@ import os
 import torch
 
 from naswot.data import register_data
-from naswot.data._pickled import notes_on_files, read_images, read_mapping
+from naswot.data._pickled import notes_on_files, read_images, read_names
 from naswot.data._roots import find_files
 from naswot.data.images import ImageSet, resize
 
@@ -67,7 +67,7 @@ def _cifar(name: str, root: str | os.PathLike[str] | None, split: str, size: int
     images = torch.cat([images for images, _ in parts])
     meta, names_key = _META[name]
     path = paths[0].with_name(meta)
-    class_names = tuple(str(text) for text in read_mapping(path).get(names_key, ())) if path.is_file() else ()
+    class_names = read_names(path, names_key) if path.is_file() else ()
     return ImageSet(
         name=name,
         images=resize(images, size),
