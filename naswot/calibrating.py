@@ -36,6 +36,7 @@ from naswot.statistics import (
     Floats,
     bootstrap,
     compare,
+    holm,
     kendall,
     kendall_interval,
     needed_for,
@@ -267,22 +268,13 @@ def _p_value(column: Floats, truth: Floats) -> float:
 
 def _corrected(standings: Sequence[Standing]) -> list[Standing]:
     """The same with p-values by Holm's procedure, tests of tau and comparisons each a family of their own."""
-    ranked = _holm([each.p_value for each in standings])
-    compared = _holm([1.0 if each.above is None else each.above.p_value for each in standings if each.above])
+    ranked = holm([each.p_value for each in standings])
+    compared = holm([1.0 if each.above is None else each.above.p_value for each in standings if each.above])
     differences = iter(compared)
     return [
         replace(each, p_value=p, above=each.above and replace(each.above, p_value=next(differences)))
         for each, p in zip(standings, ranked, strict=True)
     ]
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: the k-th smallest of m times m - k + 1, never below those before (Holm 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.empty(len(p_values))
-    factors = np.arange(len(p_values), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * np.asarray(p_values)[order]))
-    return [float(p) for p in adjusted]
 
 
 def _ceiling(trainings: ArrayLike, n: int, seed: int) -> Estimate:

@@ -25,6 +25,7 @@ from naswot.statistics import (
     Estimate,
     Floats,
     compare,
+    holm,
     kendall,
     kendall_interval,
     partial_kendall,
@@ -291,15 +292,5 @@ def _against_size(rows: Sequence[Row], scores: Mapping[str, Floats], truth: Floa
     baselines = [row.proxy for row in rows if row.proxy in BASELINES]
     tested = [row.proxy for row in rows if row.proxy not in BASELINES and baselines]
     compared = {proxy: compare(scores[proxy], scores[baselines[0]], truth, level=level) for proxy in tested}
-    corrected = holm({proxy: comparison.p_value for proxy, comparison in compared.items()})
+    corrected = dict(zip(compared, holm([comparison.p_value for comparison in compared.values()]), strict=True))
     return [replace(row, over=compared.get(row.proxy), p_value=corrected.get(row.proxy)) for row in rows]
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """P-values after Holm's correction (Scandinavian Journal of Statistics 6, 1979); NaN stays and is not counted."""
-    known = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
-    corrected, highest = dict(p_values), 0.0
-    for rank, (p, name) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - rank) * p))
-        corrected[name] = highest
-    return corrected

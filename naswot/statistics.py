@@ -150,6 +150,19 @@ def needed_for(half_width: float, *, tau: float = 0.5, level: float = 0.95) -> i
     return math.ceil(4 + 0.437 * (z * (1 - tau**2) / half_width) ** 2)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number: the k-th smallest of m times m - k + 1, never below those before it.
+
+    NaN stays and is not counted. S. Holm, Scandinavian Journal of Statistics 6, 1979.
+    """
+    adjusted = np.array(p_values, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(adjusted))
+    order = known[np.argsort(adjusted[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * adjusted[order]))
+    return [float(p) for p in adjusted]
+
+
 def _influences(x: Floats, y: Floats) -> tuple[float, Floats]:
     """Tau-b and the influence of each item, (n,); NaN if one side is constant."""
     n = len(x)

@@ -11,14 +11,14 @@ import torch
 
 from naswot import correlating
 from naswot.benchmark import Benchmark, Column, Table
-from naswot.correlating import correlate, datasets_with, holm, orientation, sample_of, tabulate
+from naswot.correlating import correlate, datasets_with, orientation, sample_of, tabulate
 from naswot.costs import costs_in_forwards
 from naswot.data import get_data
 from naswot.errors import InputError, OptionError, UnknownNameError
 from naswot.evaluate import Evaluator
 from naswot.run import sample_distinct
 from naswot.space import get_space
-from naswot.statistics import kendall, kendall_interval, partial_kendall
+from naswot.statistics import holm, kendall, kendall_interval, partial_kendall
 from naswot.store import ResultStore
 
 SPACE = get_space("nasbench201")
@@ -190,11 +190,11 @@ def test_size_is_the_measure_of_a_proxy():
 
 
 def test_holm_by_hand():
-    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan})
-    assert corrected.pop("d") is not None
-    assert corrected == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
-    assert holm({}) == {}
+    first, second, third, unknown = holm([0.01, 0.04, 0.03, math.nan])
+    assert (first, second, third) == pytest.approx((0.03, 0.06, 0.06))
+    assert math.isnan(unknown)
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_no_proxy_seems_better_than_size_by_chance():
