@@ -44,13 +44,13 @@ LARGE = {"data": "cifar10", "size": 112}  # half of the resolution at which the 
 IMAGENET = {"images": LARGE, "build": {"stem": "imagenet"}}
 TASKS = (
     Task("nasbench201_digits", 1000, 64),
-    Task("nasbench201", 1000),
-    Task("nasbench_macro"),
-    Task("transnasbench101_micro", 500, 16, "best", {"data": "cifar10", "size": 64}),
-    *(Task(f"nds_{family}_in", 200, 16, **IMAGENET) for family in ("darts", "enas", "nasnet", "pnas", "amoeba")),
-    *(Task(f"nds_{family}_in", 200, 16, **IMAGENET) for family in ("resnext_a", "resnext_b")),
-    *(Task(f"nds_{name}_in", 250, 16, **IMAGENET) for name in ("resnet_lr_wd", "vanilla_lr_wd", "darts_fix_w_d")),
-    Task("nasbench101", 250, 16),
+    Task("nasbench201", 500),
+    *(Task(f"nds_{family}_in", 200, 8, **IMAGENET) for family in ("darts", "enas", "nasnet", "pnas", "amoeba")),
+    *(Task(f"nds_{family}_in", 200, 8, **IMAGENET) for family in ("resnext_a", "resnext_b")),
+    Task("nasbench_macro", 300),
+    Task("transnasbench101_micro", 300, 16, "best", {"data": "cifar10", "size": 64}),
+    Task("nasbench101", 200, 16),
+    *(Task(f"nds_{name}_in", 120, 8, **IMAGENET) for name in ("resnet_lr_wd", "vanilla_lr_wd", "darts_fix_w_d")),
 )
 
 
