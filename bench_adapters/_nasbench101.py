@@ -26,8 +26,8 @@ FILES: Final = (
     "nasbench_only108.tfrecord",
     "nasbench101.json",
     "nas_bench.json",
-    "nb101_all_accuracy_params.parquet",
     "nb101_1250_archs.parquet",
+    "nb101_all_accuracy_params.parquet",  # last because of the minute that it takes
 )
 _SPACE: Final = NASBench101()
 _LAST: Final = 108  # epochs of the longest training

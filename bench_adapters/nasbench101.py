@@ -16,7 +16,8 @@ def nasbench101(path: Path) -> Table:
 
     Reads the official record files (minutes; ``naswot benchmark convert`` writes a copy that opens in seconds), their
     JSON exports in the forms of arch2vec and CTNAS (means over the trainings of 108 epochs), and two compact tables.
-    One has mean test accuracy and parameters of all cells in the order of the official files, and the cells are worked
-    out from that (most of a minute); the other has 1,250 cells with the test accuracy of one training, numbered 0.
+    One has 1,250 cells with the test accuracy of one training, numbered 0. The other has mean test accuracy and
+    parameters of all cells in the order of the official files, from which the cells are worked out in most of a minute;
+    name it where both lie together, or convert it.
     """
     return read_table(path)

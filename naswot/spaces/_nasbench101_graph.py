@@ -71,13 +71,15 @@ def prune(matrix: Sequence[Sequence[int]], operations: Sequence[int]) -> Cell:
 
 def embed(cell: Cell) -> Genotype:
     """Genotype of a cell: inner vertices keep their numbers, the output becomes vertex 6, what is unused is 0."""
-    n = len(cell.matrix)
+    return (*_edges(cell.matrix), *cell.operations, *(0,) * (MAX_VERTICES - len(cell.matrix)))
+
+
+@lru_cache(maxsize=1 << 13)
+def _edges(matrix: Matrix) -> tuple[int, ...]:
+    n = len(matrix)
     places = [*range(n - 1), LAST]
-    present = {
-        (places[source], places[target]) for source in range(n) for target in range(n) if cell.matrix[source][target]
-    }
-    unused = (0,) * (MAX_VERTICES - n)
-    return (*(int(pair in present) for pair in PAIRS), *cell.operations, *unused)
+    present = {(places[source], places[target]) for source in range(n) for target in range(n) if matrix[source][target]}
+    return tuple(int(pair in present) for pair in PAIRS)
 
 
 def cell_of(genotype: Genotype, n_inner: int) -> Cell:
@@ -129,15 +131,17 @@ def orders(cell: Cell) -> Iterator[Cell]:
         yield Cell(matrix, tuple(cell.operations[vertex - 1] for vertex in inner))
 
 
-def _reordered(matrix: Matrix) -> Iterator[tuple[tuple[int, ...], Matrix]]:
+@lru_cache(maxsize=1024)
+def _reordered(matrix: Matrix) -> list[tuple[tuple[int, ...], Matrix]]:
     """Each such order of the inner vertices, with the matrix in that order."""
-    last = len(matrix) - 1
+    found, last = [], len(matrix) - 1
     edges = [(s, t) for s in range(1, last) for t in range(s + 1, last) if matrix[s][t]]
     for inner in permutations(range(1, last)):
         place = {vertex: number for number, vertex in enumerate(inner)}
         if all(place[source] < place[target] for source, target in edges):
             order = (0, *inner, last)
-            yield inner, tuple(tuple(matrix[source][target] for target in order) for source in order)
+            found.append((inner, tuple(tuple(matrix[source][target] for target in order) for source in order)))
+    return found
 
 
 def distinct_cells(matrices: Iterable[Matrix]) -> Iterator[Cell]:
@@ -150,7 +154,7 @@ def distinct_cells(matrices: Iterable[Matrix]) -> Iterator[Cell]:
     for matrix in matrices:
         if matrix in known:
             continue
-        found = list(_reordered(matrix))
+        found = _reordered(matrix)
         known.update(moved for _, moved in found)
         turns = [[vertex - 1 for vertex in inner] for inner, moved in found if moved == matrix][1:]
         for operations in product(range(len(OPERATIONS)), repeat=len(matrix) - 2):
