@@ -54,7 +54,7 @@ def test_networks_have_the_published_parameters(name, data_root):
     check_parameters(benchmark, list(benchmark.genotypes())[::25], *FILES[name][:2])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FILES)
 def test_all_networks_have_the_published_parameters(name, data_root):
     benchmark = get_benchmark(name, data_root)

@@ -75,7 +75,7 @@ def test_networks_have_the_published_parameters(file, data_root):
         assert n_parameters(build(space, row)) == row["params"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("file", FILES)
 def test_all_networks_have_the_published_parameters(file, data_root):
     rows, space = rows_of(data_root, file), get_space(FILES[file][0])
