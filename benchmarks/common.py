@@ -86,15 +86,7 @@ def _parameters(genotype: Genotype) -> int:
 
 def write(name: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:
     """Write rows to results/NAME.csv under comment lines that say how they came about, and print them."""
-    facts = {
-        "command": " ".join(["python", *(os.path.relpath(a) if os.path.exists(a) else a for a in sys.argv)]),
-        "commit": _commit(),
-        "naswot": naswot.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cpu": _processor(),
-        **about,
-    }
+    facts = provenance(**about)
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         file.writelines(f"# {key}: {value}\n" for key, value in facts.items())
@@ -103,6 +95,19 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:
         writer.writerows(rows)
     for row in rows:
         print("  ".join(f"{key}={value}" for key, value in row.items()))
+
+
+def provenance(**about: Any) -> dict[str, Any]:
+    """Command, versions and machine, and what else is told."""
+    return {
+        "command": " ".join(["python", *(os.path.relpath(a) if os.path.exists(a) else a for a in sys.argv)]),
+        "commit": _commit(),
+        "naswot": naswot.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": _processor(),
+        **about,
+    }
 
 
 def _commit() -> str:
