@@ -1,4 +1,4 @@
-"""NAS-Bench-301 and the scores of NAS-Bench-Suite-Zero on its space and on that of NAS-Bench-101."""
+"""NAS-Bench-301, and the scores of NAS-Bench-Suite-Zero on its space."""
 
 from __future__ import annotations
 
@@ -47,13 +47,5 @@ def nasbench301_parquet(folder: Path) -> Path:
     return write_parquet(folder / "nb301_725_archs_x.parquet", arch=COMPACT, val_accuracy=values(2, 90.0))
 
 
-_EDGES = ((0, 1), (1, 2), (2, 6), (0, 3), (3, 4), (4, 5), (5, 6))
-_MATRIX = [int((source, target) in _EDGES) for source in range(7) for target in range(7)]
-MATRIX = str((*_MATRIX, 0, 2, 3, 4, 4, 2, 1))
-
-for reader, keys, name in (
-    ("suite_zero_darts", COMPACT, "nasbench301"),
-    ("suite_zero_nasbench101", [MATRIX], "nasbench101"),
-):
-    of_benchmark(reader, "json")(lambda folder, k=keys, n=name: zero(folder, n, k, "cifar10"))
-    of_benchmark(reader, "shard")(lambda folder, k=keys, n=name: zero_shard(folder, n, k, "cifar10"))
+of_benchmark("suite_zero_darts", "json")(lambda folder: zero(folder, "nasbench301", COMPACT, "cifar10"))
+of_benchmark("suite_zero_darts", "shard")(lambda folder: zero_shard(folder, "nasbench301", COMPACT, "cifar10"))

@@ -21,6 +21,10 @@ from naswot.seeding import numpy_generator
 from naswot.space import list_spaces
 from naswot.testing.damage import SOUND, Payload, damaged, is_wrong, of_something_else, outcomes, planted
 
+ALL_CELLS = "nb101_all_accuracy_params.parquet"
+"""Read only if it holds all 423,624 cells, which takes most of a minute: no small file is sound."""
+READ_AS = {f"nasbench1shot1_{n}": "nasbench101" for n in (1, 2, 3)}
+"""Adapters that hand their files to the reader of another one, and then look for thousands of cells."""
 ALL = pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 
 
@@ -84,11 +88,10 @@ def test_every_file_an_adapter_reads_has_a_specimen(tmp_path):
         (tmp_path / str(number)).mkdir()
         written.setdefault(specimen.reader, []).append(PurePath(specimen.write(tmp_path / str(number)).name))
     own = [(name, adapter) for name, adapter in benchmarks if adapter.read.__module__.startswith("bench_adapters")]
-    able = [(name, adapter) for name, adapter in own if adapter.space in list_spaces()]
+    able = [(name, adapter) for name, adapter in own if adapter.space in list_spaces() and name not in READ_AS]
     patterns = [(name, pattern) for name, adapter in able for pattern in (*adapter.files, "*.naswot.parquet")]
-    assert not [
-        (name, pattern) for name, pattern in patterns if not any(p.match(pattern) for p in written.get(name, []))
-    ]
+    missing = [(name, want) for name, want in patterns if not any(p.match(want) for p in written.get(name, []))]
+    assert {want for _, want in missing} <= {ALL_CELLS}, missing
     assert {name for name in list_data() if name != "digits"} <= set(written)  # digits come with scikit-learn
 
 
