@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench_adapters._io import read_json, read_parquet
+from bench_adapters._io import read_json, read_parquet, with_keys
 from bench_adapters._protobuf import fields
 from bench_adapters._tfrecord import read_records
 from naswot.benchmark import Column, Table
@@ -155,6 +155,7 @@ def _some_cells(frame: Mapping[str, NDArray[Any]]) -> Table:
 
 def _all_cells(frame: Mapping[str, NDArray[Any]], path: Path) -> Table:
     """Columns ``hash_iter_index``, ``test_acc_108_mean``, ``params_M`` (float32) of all cells in order of hashes."""
+    with_keys(path, frame, ["hash_iter_index", "test_acc_108_mean", "params_M"])  # before the cells are worked out
     genes = _SPACE.published()
     if not np.array_equal(frame["hash_iter_index"], np.arange(len(genes))):
         raise DataError(f"{path} does not hold all {len(genes):,} cells in order: hash_iter_index should count them")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from naswot.errors import DataError
 
 _BATCH: Final = 4096  # records whose checksums are taken together
-_LONGEST: Final = 1 << 24  # bytes of a record; a longer one is a damaged length
+_LONGEST: Final = 1 << 16  # bytes of a record; a longer one is a damaged length, and a batch is padded to its longest
 
 
 def read_records(path: Path) -> Iterator[bytes]:
