@@ -160,13 +160,13 @@ def _summary(benchmark: Benchmark, dataset: str, n_seeds: int) -> dict[str, Any]
     summary = {
         "architectures": len(benchmark),
         "trainings": int((~np.isnan(accuracies)).sum()),
-        "accuracy_percent": [round(float(q), 2) for q in np.nanquantile(accuracies, [0, 0.05, 0.5, 0.95, 1])],
+        "accuracy": "{:.2f} to {:.2f} %, median {:.2f} %".format(*np.nanquantile(accuracies, [0, 1, 0.5])),
         "seconds_of_a_training": round(float(np.nanmean(seconds)), 2),
     }
     if n_seeds > 1:
         difference = accuracies[1] - accuracies[0]
         summary |= {
             "tau_between_seeds": str(kendall_interval(accuracies[0], accuracies[1])),
-            "difference_of_seeds": f"mean {np.nanmean(difference):.2f}, sd {np.nanstd(difference):.2f}",
+            "difference_of_seeds": f"mean {np.nanmean(difference):.2f}, sd {np.nanstd(difference):.2f} points",
         }
     return summary
