@@ -341,7 +341,7 @@ def test_the_table_of_all_cells(tmp_path, monkeypatch):
     refused(path, "truncated or no")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_published_optimum(data_root):
     path = data_root / "nasbench101" / "nb101_all_accuracy_params.parquet"
     if not path.exists():

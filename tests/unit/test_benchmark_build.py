@@ -184,7 +184,7 @@ def test_a_stopped_build_goes_on_to_the_same_table(run, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "train_one", stop_in_the_second)
     code, _, err = run(*TINY, "--out", broken)
     assert code == 130
-    assert "4 trainings are kept in" in err  # three before the kill, one more now
+    assert "4 results are kept in" in err  # three before the kill, one more now
     monkeypatch.setattr(build, "train_one", train_one)
     code, out, _ = run(*TINY, "--out", broken, "--json")
     assert code == 0
@@ -209,7 +209,7 @@ def test_a_built_file_is_a_benchmark(run, tmp_path):
 def test_a_folder_of_other_files_or_options_is_refused(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     code, _, err = run(*TINY, "--out", tmp_path)
-    assert (code, "holds files but no results of a build" in err) == (1, True)
+    assert (code, "holds files but no results of a run" in err) == (1, True)
     run(*TINY, "--seeds", 1, "--out", tmp_path / "run")
     code, _, err = run(*TINY, "--seeds", 1, "--out", tmp_path / "run", "--noise", 0.5)
     assert (code, "images.noise 1.0 -> 0.5" in err) == (1, True)
