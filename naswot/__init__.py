@@ -14,6 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from naswot.benchmark import get_benchmark as get_benchmark
+    from naswot.benchmark import list_benchmarks as list_benchmarks
+    from naswot.correlating import correlate as correlate
     from naswot.kernels import agreement_kernel as agreement_kernel
     from naswot.kernels import log_determinant as log_determinant
     from naswot.measuring import measure as measure
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from naswot.types import Batch as Batch
 
 _HOMES = {
+    "get_benchmark": "benchmark",
+    "list_benchmarks": "benchmark",
+    "correlate": "correlating",
     "agreement_kernel": "kernels",
     "log_determinant": "kernels",
     "measure": "measuring",
@@ -56,10 +62,13 @@ __all__ = [
     "Passes",
     "agreement_kernel",
     "binary_codes",
+    "correlate",
     "explain",
+    "get_benchmark",
     "get_proxy",
     "get_space",
     "hamming_kernel",
+    "list_benchmarks",
     "list_proxies",
     "list_spaces",
     "log_determinant",
