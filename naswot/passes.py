@@ -202,7 +202,7 @@ class Passes:
             self.observe(self._record.observers, graph=True, jacobian=True)
             inputs = [t for t in self.batch.tensors() if t.is_floating_point()]
         self.n_backwards += 1
-        gradients = torch.autograd.grad(self._graph_outputs().sum(), inputs, retain_graph=True)
+        gradients = torch.autograd.grad(self._graph_outputs().sum(), inputs, retain_graph=True, materialize_grads=True)
         return torch.cat([g.movedim(self.batch.batch_dim, 0).reshape(self.batch.n, -1) for g in gradients], dim=1)
 
     def per_sample_gradients(

@@ -228,3 +228,15 @@ def test_stop_after_more_calls_than_there_are(network):
 def test_stop_after_must_be_positive(network):
     with pytest.raises(OptionError, match="expected stop_after of at least 1 activation call, but got 0"):
         naswot.score(network, IMAGES, stop_after=0)
+
+
+def test_inputs_that_the_logits_do_not_depend_on_have_a_jacobian_of_zeros():
+    """As in cells whose every path is cut: the graph does not hold the images at all."""
+
+    class Ignores(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.new_zeros(len(x), 4))
+
+    with Passes(Ignores(4, 3), Batch(torch.randn(5, 3, 2, 2))) as passes:
+        assert torch.equal(passes.input_jacobian(), torch.zeros(5, 12))
+    assert naswot.measure(Ignores(4, 3), torch.randn(5, 3, 2, 2), ["jacov"])["jacov"] == -torch.inf
