@@ -63,7 +63,9 @@ def read_nds(path: Path, genotype_of: Callable[[Description], Genotype]) -> Tabl
             )
     if not trainings:
         raise DataError(f"{path} holds no training")
-    return Table(list(trainings), _columns("imagenet" if path.stem.endswith("_in") else "cifar10", trainings))
+    if path.stem.endswith("_in"):
+        return Table(list(trainings), _columns("imagenet", trainings), build={"stem": "imagenet"})
+    return Table(list(trainings), _columns("cifar10", trainings), images={"data": "cifar10"})
 
 
 def _entries(path: Path, content: Any) -> Iterator[tuple[str, Any]]:

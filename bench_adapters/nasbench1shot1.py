@@ -44,4 +44,4 @@ def _part(path: Path, space: nasbench1shot1.NASBench1Shot1) -> Table:
         raise DataError(f"{path} holds no cell of {space.name}")
     rows = np.array([row for _, row in held])
     genotypes = np.array([genotype for genotype, _ in held], dtype=np.uint8)
-    return Table(genotypes, {column: whole[column][rows] for column in whole.columns})
+    return Table(genotypes, {column: whole[column][rows] for column in whole.columns}, images={"data": "cifar10"})

@@ -24,6 +24,8 @@ from naswot.types import Genotype
 _PREFIX = "NetworkSelectorDatasetInfo:darts:"
 _STANDARD = 8, 32
 
+_IMAGES = {"data": "cifar10"}
+
 
 @register_benchmark(
     space="darts",
@@ -47,7 +49,7 @@ def nasbench301(path: Path) -> Table:
         frame = read_parquet(path)
         space = DARTS()
         columns = {Column("cifar10", "surrogate_valid_accuracy"): frame["val_accuracy"]}
-        return Table([space.parse(arch) for arch in frame["arch"]], columns)
+        return Table([space.parse(arch) for arch in frame["arch"]], columns, images=_IMAGES)
     paths = sorted(path.rglob("results_*.json") if path.is_dir() else path.parent.glob("results_*.json"))
     if not paths:
         raise DataError(f"{path} holds no file results_*.json")
@@ -108,7 +110,7 @@ def _table(trainings: Iterator[_Training]) -> Table:
     for column, values in found.items():
         columns[column] = np.full(len(rows), np.nan)
         columns[column][list(values)] = list(values.values())
-    return Table(list(rows), columns)
+    return Table(list(rows), columns, images=_IMAGES)
 
 
 class _OfficialGenotype(NamedTuple):

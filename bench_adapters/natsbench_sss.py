@@ -5,6 +5,7 @@ Files of github.com/D-X-Y/NATS-Bench. ``flops`` are MACs plus the bias of the cl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bench_adapters._nats import read_folder
@@ -23,4 +24,4 @@ def natsbench_sss(path: Path) -> Table:
     Reads the official folder. Data sets: ``cifar10`` (trained on all 50,000 images), ``cifar10-valid`` (on half of
     them, validated on the other), ``cifar100``, ``ImageNet16-120``; 1, 12 (three trainings) and 90 epochs.
     """
-    return read_folder(path, get_space("natsbench_sss"))
+    return replace(read_folder(path, get_space("natsbench_sss")), images={"data": "cifar10"})

@@ -358,11 +358,13 @@ def get_benchmark(name: str, root: str | os.PathLike[str] | None = None) -> Benc
     """The benchmark of that name.
 
     Args:
-        name: such as ``"nasbench201"``; or a file that ``naswot benchmark build`` wrote, NAME.naswot.csv.gz.
+        name: such as ``"nasbench201"``; or a file that ``naswot benchmark`` wrote, NAME.naswot.csv.gz or .parquet.
         root: the file, or the folder with the data; by default that of the environment variable NASWOT_DATA.
     """
     from naswot import benchmark_csv
 
+    if name.endswith(_benchmark_file.SUFFIX):
+        return get_benchmark(Path(name).name.removesuffix(_benchmark_file.SUFFIX), name)
     if name.endswith(benchmark_csv.SUFFIX):
         return benchmark_csv.open_csv(name)
     return benchmarks.get(name).open(root)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from naswot import selection
 from naswot.benchmark import LOWER_IS_BETTER, Benchmark
@@ -123,13 +124,23 @@ class Correlation:
     ceiling: Mapping[str, float]
 
 
-def sample_of(benchmark: Benchmark, n: int | None, *, seed: int = 0) -> list[Genotype]:
-    """``n`` distinct architectures of a benchmark drawn uniformly, or all; the first of them do not depend on ``n``."""
+def sample_of(
+    benchmark: Benchmark, n: int | None, *, seed: int = 0, among: NDArray[np.bool_] | None = None
+) -> list[Genotype]:
+    """``n`` distinct architectures of a benchmark drawn uniformly, or all; the first of them do not depend on ``n``.
+
+    Args:
+        benchmark: what is drawn from.
+        n: how many at most; None: all.
+        seed: of the draw.
+        among: (len(benchmark),) those that may be drawn; None: all.
+    """
     if n is not None and n < 1:
         raise OptionError(f"expected at least 1 architecture, but got n={n}")
     genotypes = list(benchmark.genotypes())
     order = numpy_generator(derive_seed(seed, "correlate", benchmark.name)).permutation(len(genotypes))
-    return [genotypes[row] for row in order[:n]]
+    allowed = order if among is None else order[among[order]]
+    return [genotypes[row] for row in allowed[:n]]
 
 
 def scores_of(
@@ -177,7 +188,7 @@ def correlate(
     Args:
         benchmark: trained results.
         evaluator: proxies, images and seed; its space must be the benchmark's.
-        n: architectures, drawn by the evaluator's seed; None: all.
+        n: architectures, drawn by the evaluator's seed among those with a result; None: all.
         datasets: those whose results are ranked; None: all that have the metric.
         metric: the truth.
         epochs: length of the training; None: the longest.
@@ -194,9 +205,11 @@ def correlate(
     if evaluator.space.name != benchmark.space.name:
         raise OptionError(f"{benchmark.name} is of space {benchmark.space.name}, not of {evaluator.space.name}")
     datasets = datasets_with(benchmark, metric) if datasets is None else list(datasets)
-    for dataset in datasets:  # refused before hours of scoring
-        benchmark.column(dataset, metric, epochs=epochs)
-    genotypes = sample_of(benchmark, n, seed=evaluator.seed)
+    results = [
+        benchmark.column(dataset, metric, epochs=epochs) for dataset in datasets
+    ]  # refused before hours of scoring
+    known = np.array(np.isfinite(np.stack(results)).any(axis=0), ndmin=1)
+    genotypes = sample_of(benchmark, n, seed=evaluator.seed, among=known)
     scores = scores_of(evaluator, genotypes, repeats=repeats, executor=executor, store=store, on_result=on_result)
     truth, rows, ceiling = {}, [], {}
     places = {genotype: place for place, genotype in enumerate(benchmark.genotypes())}
@@ -220,6 +233,21 @@ def datasets_with(benchmark: Benchmark, metric: str) -> list[str]:
     if not found:
         benchmark.column(benchmark.datasets[0], metric)
     return found
+
+
+def main_metric(benchmark: Benchmark) -> str:
+    """The metric that is meant if none is named: ``test_accuracy``, ``accuracy``, or the only one there is.
+
+    Raises:
+        OptionError: if there are others, of which one must choose.
+    """
+    metrics = dict.fromkeys(column.metric for column in benchmark.columns)
+    for name in ("test_accuracy", "accuracy"):
+        if name in metrics:
+            return name
+    if len(metrics) == 1:
+        return next(iter(metrics))
+    raise OptionError(f"{benchmark.name} has no test_accuracy; choose a metric: {', '.join(metrics)}")
 
 
 def orientation(metric: str) -> float:
@@ -247,11 +275,15 @@ def tabulate(dataset: str, scores: Mapping[str, Floats], truth: Floats, *, level
         truth: (n,), higher is better; NaN where it is not known.
         level: of the intervals.
     Raises:
-        InputError: if fewer than 3 architectures have a result.
+        InputError: if fewer than 3 architectures have a result, or all have the same.
     """
     known = ~np.isnan(truth)
     if np.count_nonzero(known) < 3:
         raise InputError(f"{dataset}: {np.count_nonzero(known)} architectures have a result, 3 are needed at least")
+    if np.ptp(truth[known]) == 0:
+        raise InputError(
+            f"{dataset}: all {np.count_nonzero(known)} architectures have the same result, nothing to rank"
+        )
     rows = [_row(dataset, name, scores, truth, level) for name in scores]
     rows.sort(key=lambda row: (math.isnan(row.tau.value), -row.tau.value))
     return _against_size(rows, scores, truth, level)

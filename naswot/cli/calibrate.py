@@ -56,7 +56,11 @@ class _Scored:
 )
 @click.option("--lower-is-better", default="", help="Scores in the table of which less is better.")
 @click.option(
-    "--useful", default=0.3, show_default=True, type=click.FloatRange(0, 1, True, True), help="Least tau worth having."
+    "--useful",
+    default=0.3,
+    show_default=True,
+    type=click.FloatRange(0, 1, True, True),
+    help="Least tau worth having: a score whose whole interval lies below does not help.",
 )
 @shared.data_options
 @shared.pass_options
@@ -184,7 +188,9 @@ def _of_models(trained: Trained, table: Path, given: dict[str, Any]) -> _Scored:
 
 
 def _of_table(trained: Trained, table: Path, given: dict[str, Any]) -> _Scored:
-    scores, notes = scores_in(trained, _words(given["proxies"] or ""))
+    asked = _words(given["proxies"] or "")
+    sizes = [name for name in _words(given["baselines"]) if name in trained.columns]  # what everything is measured by
+    scores, notes = scores_in(trained, list(dict.fromkeys([*asked, *sizes])) if asked else ())
     for note in notes:
         click.echo(f"note: {note}", err=True)
     return _Scored(scores, {}, {}, _new_folder(given["out"] or Path("runs") / f"calibrate-{table.stem}"))

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from naswot.cli import _run as run
 if TYPE_CHECKING:
     from naswot.benchmark import Benchmark
     from naswot.correlating import Correlation, Row
+    from naswot.evaluate import Evaluator
     from naswot.statistics import Estimate
 
 DEFAULT_PROXIES = "naswot,synflow,jacov,snip,grad_norm,l2_norm,params,flops,trainable_layers"
@@ -29,7 +31,7 @@ DEFAULT_PROXIES = "naswot,synflow,jacov,snip,grad_norm,l2_norm,params,flops,trai
 @click.argument("benchmark", default="nasbench201_digits", type=shared.RegistryName("benchmarks"))
 @click.option("--space", type=shared.RegistryName("spaces"), help="Of the architectures, where BENCHMARK is a file.")
 @click.option("--datasets", help="Comma-separated; by default all that have the metric.")
-@click.option("--metric", default="test_accuracy", show_default=True, help="The truth that scores should rank.")
+@click.option("--metric", help="The truth that scores should rank.  [default: test_accuracy, or the only one]")
 @click.option("--epochs", type=click.IntRange(min=0), help="Length of the training; by default the longest.")
 @click.option(
     "--number", "-n", default=200, show_default=True, type=click.IntRange(min=3), help="Architectures, drawn at random."
@@ -61,7 +63,8 @@ def command(**given: Any) -> None:
 
     BENCHMARK is a name out of `naswot benchmark list` or a csv or parquet file of your own with a column `arch` and
     columns of results (then --space says what the strings mean). Without one it is the small benchmark that comes
-    with naswot. The same command goes on where an earlier one was stopped; a larger --number adds to it.
+    with naswot. The same command goes on where an earlier one was stopped; a larger --number adds to it. Tables and
+    pictures show the last command, results.sqlite all that was ever scored.
 
     The table gives Kendall's tau-b with its 95 % interval; tau among the best tenth; how far a score is above the
     strongest of params, flops and trainable_layers, with a paired test (Holm's correction over the proxies); and its
@@ -77,9 +80,12 @@ def command(**given: Any) -> None:
     from naswot.workers import available_cores, worker_pool
 
     benchmark = _opened(given)
+    metric, datasets = _truth(benchmark, given)
     images = run.images_of(_source(benchmark, given), given["data_root"])
     evaluator = run.evaluator_of(given, benchmark.space, images, build=benchmark.build)
-    folder = Path(given["out"] or Path("runs") / run.folder_name(evaluator, prefix=f"correlate-{benchmark.name}-"))
+    folder = Path(
+        given["out"] or Path("runs") / _folder_name(benchmark, evaluator, (metric, datasets, given["epochs"]))
+    )
     workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
     n = len(benchmark) if given["everything"] else min(given["number"], len(benchmark))
     start = time.perf_counter()
@@ -94,8 +100,8 @@ def command(**given: Any) -> None:
                     benchmark,
                     evaluator,
                     n=n,
-                    datasets=given["datasets"].split(",") if given["datasets"] else None,
-                    metric=given["metric"],
+                    datasets=datasets,
+                    metric=metric,
                     epochs=given["epochs"],
                     repeats=given["repeats"],
                     executor=executor,
@@ -127,6 +133,23 @@ def _opened(given: Mapping[str, Any]) -> Benchmark:
     if given["space"] is None:
         raise click.UsageError(f"{name} is a file: --space says what its architecture strings mean")
     return read_table(name, space=given["space"])
+
+
+def _truth(benchmark: Benchmark, given: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Metric and data sets; a misspelt name is refused before anything is scored."""
+    from naswot.correlating import datasets_with, main_metric
+
+    metric = given["metric"] or main_metric(benchmark)
+    datasets = given["datasets"].split(",") if given["datasets"] else datasets_with(benchmark, metric)
+    for dataset in datasets:
+        benchmark.column(dataset, metric, epochs=given["epochs"])
+    return metric, datasets
+
+
+def _folder_name(benchmark: Benchmark, evaluator: Evaluator, truth: tuple[object, ...]) -> str:
+    """Another one for another table, metric or choice of data sets."""
+    digest = blake2b(repr((benchmark.source, *truth)).encode(), digest_size=2).hexdigest()
+    return run.folder_name(evaluator, prefix=f"correlate-{benchmark.name}-{digest}-")
 
 
 def _source(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,11 +264,17 @@ def _print(found: Correlation, summary: Mapping[str, Any]) -> None:
 
     console = shared.console()
     costs = summary["costs"]
-    headings = ("data set", "proxy", "tau", "95 % interval", "top 10 %", "over size", "p", "cost", "undefined")
+    headings = ("data set", "proxy", "n", "tau", "95 % interval", "top 10 %", "over size", "p", "cost", "undefined")
     table = Table(*headings, box=None, pad_edge=False)
     for row in found.rows:
         over = f"{row.over.difference.value:+.3f}" if row.over else "baseline" if row.p_value is None else ""
-        cells = [row.dataset, row.proxy, _three(row.tau.value), f"{_three(row.tau.low)} to {_three(row.tau.high)}"]
+        cells = [
+            row.dataset,
+            row.proxy,
+            str(row.tau.n),
+            _three(row.tau.value),
+            f"{_three(row.tau.low)} to {_three(row.tau.high)}",
+        ]
         cells += [_three(row.top[0.1]), over, "" if row.p_value is None else shared.number(row.p_value, digits=3)]
         cells += [shared.number(costs.get(row.proxy)), str(row.undefined or "")]
         table.add_row(*cells)
@@ -256,6 +285,11 @@ def _print(found: Correlation, summary: Mapping[str, Any]) -> None:
     console.print(line, soft_wrap=True)
     for dataset, tau in found.ceiling.items():
         console.print(f"two trainings on {dataset} agree with a tau of {tau:.3f}", soft_wrap=True)
+    for dataset in found.truth:
+        backwards = [row.proxy for row in found.rows if row.dataset == dataset and row.tau.high < 0]
+        if backwards:
+            console.print(f"rank {dataset} backwards: {', '.join(backwards)}", soft_wrap=True)
+    console.print("over size: against the best baseline; p of that, corrected (Holm); cost in forward passes")
     for arch, error in list(found.scores.errors.items())[:3]:
         console.print(f"failed: {arch}: {error}", markup=False, soft_wrap=True)
     files = ", ".join(sorted(path.name for path in Path(summary["folder"]).iterdir() if "-" not in path.suffix))

@@ -23,7 +23,7 @@ from naswot.types import Batch, Evaluation
 
 Value = TypeVar("Value")
 
-_SMALL = {"width": 4, "n_cells": 1}
+_SMALL = {"width": 6, "n_cells": 1}
 
 
 @dataclass(frozen=True)
