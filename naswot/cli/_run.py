@@ -98,6 +98,13 @@ def open_store(folder: Path, options: Mapping[str, object], device: str = "cpu")
     return ResultStore(folder / "results.sqlite", options=options, environment=environment)
 
 
+def default_workers(evaluator: Evaluator) -> int:
+    """One process for each core; on a GPU one."""
+    from naswot.workers import available_cores
+
+    return available_cores() if evaluator.device == "cpu" else 1
+
+
 def store_of(evaluator: Evaluator, folder: Path) -> ResultStore:
     """The store of a run folder for the scores of an evaluator."""
     return open_store(folder, evaluator.describe(), evaluator.device)

@@ -123,7 +123,7 @@ def _of_space(trained: Trained, table: Path, given: dict[str, Any]) -> _Scored:
     from naswot.errors import ArchitectureError
     from naswot.run import screen
     from naswot.space import get_space
-    from naswot.workers import available_cores, worker_pool
+    from naswot.workers import worker_pool
 
     images = run.images_of({"data": given["data"], "size": given["size"]}, given["data_root"])
     asked = {**given, "proxies": given["proxies"] or DEFAULT_PROXIES}
@@ -138,7 +138,7 @@ def _of_space(trained: Trained, table: Path, given: dict[str, Any]) -> _Scored:
             raise InputError(f"{table}: {arch} and {genotypes[genotype]} are one architecture; expected each once")
         genotypes[genotype] = arch
     folder = Path(given["out"] or Path("runs") / run.folder_name(evaluator, prefix=f"calibrate-{table.stem}-"))
-    workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
+    workers = given["workers"] or run.default_workers(evaluator)
     with (
         run.store_of(evaluator, folder) as store,
         run.progress(given["as_json"]) as progress,

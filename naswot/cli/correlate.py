@@ -77,25 +77,20 @@ def command(**given: Any) -> None:
       naswot correlate my_results.csv --space nasbench201 --metric accuracy --data digits
     """
     from naswot.correlating import correlate
-    from naswot.workers import available_cores, worker_pool
+    from naswot.workers import worker_pool
 
     benchmark = _opened(given)
     metric, datasets = _truth(benchmark, given)
     images = run.images_of(_source(benchmark, given), given["data_root"])
     evaluator = run.evaluator_of(given, benchmark.space, images, build=benchmark.build)
-    folder = Path(
-        given["out"] or Path("runs") / _folder_name(benchmark, evaluator, (metric, datasets, given["epochs"]))
-    )
-    workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
+    truth = metric, datasets, given["epochs"]
+    folder = Path(given["out"] or Path("runs") / _folder_name(benchmark, evaluator, truth))
     n = len(benchmark) if given["everything"] else min(given["number"], len(benchmark))
     start = time.perf_counter()
-    with (
-        run.store_of(evaluator, folder) as store,
-        run.progress(given["as_json"]) as progress,
-    ):
+    with run.store_of(evaluator, folder) as store, run.progress(given["as_json"]) as progress:
         costs = {} if given["no_costs"] else _costs(evaluator, benchmark, folder)
         try:
-            with worker_pool(workers) as executor:
+            with worker_pool(given["workers"] or run.default_workers(evaluator)) as executor:
                 found = correlate(
                     benchmark,
                     evaluator,

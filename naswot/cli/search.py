@@ -80,12 +80,12 @@ def command(**given: Any) -> None:
       naswot search -n 200 --repeats 3 --pruned --build width=8 --build n_cells=3
     """
     from naswot.space import get_space
-    from naswot.workers import available_cores, worker_pool
+    from naswot.workers import worker_pool
 
     images = run.images_of({"data": given["data"], "size": given["size"]}, given["data_root"])
     evaluator = run.evaluator_of(given, get_space(given["space"]), images, pruned=given["pruned"])
     folder = Path(given["out"] or Path("runs") / run.folder_name(evaluator))
-    workers = given["workers"] or (available_cores() if evaluator.device == "cpu" else 1)
+    workers = given["workers"] or run.default_workers(evaluator)
     start = time.perf_counter()
     with (
         run.store_of(evaluator, folder) as store,
