@@ -38,6 +38,7 @@ class Task:
     metric: str = "test_accuracy"
     images: Mapping[str, Any] = field(default_factory=lambda: {"data": "cifar10"})
     build: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
 
 
 LARGE = {"data": "cifar10", "size": 112}  # half of the resolution at which the networks for ImageNet were trained
@@ -49,7 +50,7 @@ TASKS = (
     *(Task(f"nds_{family}_in", 200, 8, **IMAGENET) for family in ("resnext_a", "resnext_b")),
     Task("nasbench_macro", 300),
     Task("transnasbench101_micro", 300, 16, "best", {"data": "cifar10", "size": 64}),
-    Task("nasbench101", 200, 16),
+    Task("nasbench101", 200, 16, file="nasbench101/nb101_all_accuracy_params.parquet"),
     *(Task(f"nds_{name}_in", 120, 8, **IMAGENET) for name in ("resnet_lr_wd", "vanilla_lr_wd", "darts_fix_w_d")),
 )
 
@@ -79,7 +80,7 @@ def main() -> None:
 
 def rows_of(task: Task, path: Path, minutes: float) -> list[dict[str, Any]]:
     """All rows of a benchmark on the architectures whose scores are known, or can be had in that time."""
-    benchmark = get_benchmark(task.benchmark, data_root())
+    benchmark = get_benchmark(task.benchmark, data_root() / task.file)
     source = dict(benchmark.images) or dict(task.images)
     images = get_data(source.pop("data"), root=data_root(), **source)
     build = {"n_classes": images.n_classes, "in_channels": images.shape[0], **benchmark.build, **task.build}
