@@ -81,12 +81,16 @@ def _csv_columns(path: Path) -> dict[str, Sequence[Any]]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(line for line in file if not line.startswith("#")))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise DataError(f"cannot read {path}: it is missing, truncated or no csv file ({error})") from error
     rows = [row for row in rows if row]
     if len(rows) < 2:
         raise DataError(f"{path} holds no rows below its header")
     header = [name.strip() for name in rows[0]]
+    if len(header) == 1 and ";" in header[0]:
+        raise DataError(f"{path}: its cells are separated by semicolons; write it with commas")
     odd = next((n for n, row in enumerate(rows[1:], start=1) if len(row) != len(header)), None)
     if odd is not None:
         raise DataError(f"{path}, row {odd}: {len(rows[odd])} cells under a header of {len(header)}")

@@ -65,6 +65,7 @@ def test_another_column_of_architectures(tmp_path):
         (CSV + f"{ONE},1,1,1,again\n", "occur twice"),
         (CSV + f"{ONE},1\n", "row 3: 2 cells under a header of 5"),
         (f"arch,remark\n{ONE},good\n", "no column of numbers"),
+        (CSV.replace(",", ";"), "separated by semicolons"),
         (f"arch,a,a\n{ONE},1,2\n", "two columns 'a'"),
     ],
 )
@@ -74,7 +75,7 @@ def test_what_is_wrong_is_said(tmp_path, text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(DataError, match="there is no file"):
         read_table(tmp_path / "none.csv", space="nasbench201")
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(CSV.encode())[:-20])
     with pytest.raises(DataError, match="truncated"):
