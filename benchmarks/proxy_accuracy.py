@@ -22,6 +22,7 @@ from scipy.stats import kendalltau
 
 import naswot
 from naswot.evaluate import Evaluator
+from naswot.plots import new_figure
 from naswot.run import sample_distinct
 from naswot.store import ResultStore
 from naswot.types import Genotype
@@ -126,12 +127,8 @@ def costs() -> dict[str, float]:
 
 def plot(rows: Sequence[dict[str, object]]) -> None:
     """Tau on CIFAR-10 with its interval against cost, where both are known."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     points = [row for row in rows if row["cost_forwards"] != ""]
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5.5)
     axes = figure.add_subplot()
     for row in points:
         x, y = max(float(row["cost_forwards"]), 1e-3), float(row["CIFAR-10 tau"])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import naswot
 from naswot.data.images import ImageSet
 from naswot.evaluate import Evaluator, single_thread
+from naswot.plots import new_figure
 from naswot.reproduce.cells import Cells, cells_of_quality, take
 from naswot.reproduce.rows import Outcome, Row, mean_and_sd
 from naswot.reproduce.setting import Setting
@@ -141,11 +142,7 @@ def _rows(scores: NDArray[np.float64], dataset: str, seed: int) -> list[Row]:
 
 def draw_curves(scores: NDArray[np.float64], cells: Cells, path: Path) -> None:
     """One curve for each network, named by its published accuracy; on the left the first two epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.4, 3.8)
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
     for number, curve in enumerate(scores):
         label = f"{cells.quality[number]:.4g}"

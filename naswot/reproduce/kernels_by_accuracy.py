@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import naswot
 from naswot.evaluate import Evaluator, single_thread
 from naswot.kernels import log_determinant
+from naswot.plots import new_figure
 from naswot.reproduce.rows import Outcome, Row, mean_and_sd
 from naswot.reproduce.setting import Setting
 from naswot.seeding import derive_seed, numpy_generator
@@ -85,12 +86,8 @@ def draw_kernels(grid: list[tuple[str, list[tuple[float, Kernel]]]], path: Path)
         grid: title of each band with (accuracy, kernel) of its networks.
         path: where the picture goes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     n_rows = max(len(column) for _, column in grid)
-    figure = Figure(figsize=(1.6 * len(grid), 1.7 * n_rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.6 * len(grid), 1.7 * n_rows + 0.4)
     axes = figure.subplots(n_rows, len(grid), squeeze=False)
     for number, (title, column) in enumerate(grid):
         for place in range(n_rows):

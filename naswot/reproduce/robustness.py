@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from naswot.plots import new_figure
 from naswot.reproduce.cells import Cells, cells_of_quality, one_per_band
 from naswot.reproduce.rows import Outcome, Row, mean_and_sd
 from naswot.reproduce.scores import evaluate
@@ -110,11 +111,7 @@ def _rows(setting: Setting, cells: Cells, name: str, scores: Floats, reference: 
 
 def draw_boxes(scores: Mapping[str, Floats], cells: Cells, path: Path) -> None:
     """Box plots as in Figure 5; the fourth panel divides by the least score of the same batch size."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 6.4)
     axes = figure.subplots(2, 2).ravel()
     style: Any = {"medianprops": {"color": "black"}, "flierprops": {"markersize": 3}}
     labels = [f"{quality:.4g}" for quality in cells.quality]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from naswot.benchmark import Benchmark
 from naswot.errors import DataError, MissingPackageError, UnknownNameError
+from naswot.plots import new_figure
 from naswot.reproduce.rows import Outcome, Row
 from naswot.reproduce.scores import Scores, file_of, read_scores, sample_scores
 from naswot.reproduce.setting import Setting, small_build
@@ -166,13 +167,9 @@ def taus(panel: Panel, accuracy: NDArray[np.float64], scores: Scores, seed: int)
 
 def draw_clouds(clouds: Sequence[Cloud], path: Path) -> None:
     """Scores against accuracy, one panel each; the axis is stretched by 2^(a / 10) as in the paper, a in percent."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     n_columns = min(3, len(clouds))
     n_rows = math.ceil(len(clouds) / n_columns)
-    figure = Figure(figsize=(3.6 * n_columns, 3.3 * n_rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.6 * n_columns, 3.3 * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axis in axes[len(clouds) :]:
         axis.set_axis_off()

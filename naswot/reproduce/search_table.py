@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from naswot.benchmark import Benchmark
 from naswot.errors import DataError
+from naswot.plots import new_figure
 from naswot.reproduce import area
 from naswot.reproduce.published import BUDGET_SECONDS, COLUMNS, OTHER_SEARCHES, TABLE_2A, Accuracy
 from naswot.reproduce.rows import Outcome, Row, mean_and_sd
@@ -197,11 +198,7 @@ def _optima(table: Floats, seed: int) -> list[Row]:
 
 def draw_tradeoff(found: Mapping[str, Found], path: Path) -> None:
     """CIFAR-10 test accuracy against search seconds: ours filled, the paper's hollow."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.8, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.8, 4.6)
     axes = figure.add_subplot()
     test = COLUMNS.index(("cifar10", "test_accuracy"))
     timed = [(method, result.seconds, result.accuracy[:, test]) for method, result in found.items()]

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from naswot.data._safe_pickle import load_pickle
 from naswot.errors import NaswotError
 from naswot.seeding import derive_seed, numpy_generator
 
@@ -136,7 +137,7 @@ def of_something_else(content: bytes) -> bytes | None:
 def planted(content: bytes, payload: object) -> bytes | None:
     """A copy of a pickle that holds ``payload`` too; None if the file is no pickle."""
     layers = _layers(content)
-    if not layers or layers[-1].decode not in (pickle.loads, _of_several):
+    if not layers or layers[-1].decode not in (_of_one, _of_several):
         return None
     value: Any = content
     for layer in layers:
@@ -163,7 +164,7 @@ def _layers(content: bytes) -> tuple[_Layer, ...]:
     if content.startswith(_PARQUET):
         return (_Layer(_read_parquet, _write_parquet),)
     if content.startswith(b"\x80") and content.endswith(b"."):
-        return (_Layer(pickle.loads, lambda value: pickle.dumps(value, protocol=content[1])),)
+        return (_Layer(_of_one, lambda value: pickle.dumps(value, protocol=content[1])),)
     if content[:1] in (b"{", b"["):
         return (_Layer(json.loads, lambda value: json.dumps(value).encode()),)
     return ()
@@ -191,10 +192,14 @@ _WRAPPINGS = {
 }
 
 
+def _of_one(content: bytes) -> Any:
+    return load_pickle(io.BytesIO(content))
+
+
 def _of_several(content: bytes) -> Any:
     """What ``torch.save`` wrote before it used zip: number, protocol, machine, content, names of tensors."""
     file = io.BytesIO(content)
-    return [pickle.load(file) for _ in range(4)][3]
+    return [load_pickle(file) for _ in range(4)][3]
 
 
 def _to_several(value: Any) -> bytes:

@@ -1,6 +1,6 @@
 """Readers meet damaged files, files of something else and planted code; ``benchmarks/fuzz_readers.py`` does it longer.
 
-A new adapter needs a specimen for each of its patterns in ``tests/specimens.py`` and nothing here.
+A new adapter needs a specimen for each of its patterns in ``tests/specimens/`` and nothing here.
 """
 
 from __future__ import annotations
