@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -53,6 +53,27 @@ class Trial:
     parent: int | None = None
 
 
+class Scorer(Protocol):
+    """Scores untrained architectures for a strategy, such as :class:`naswot.assisted.ProxyScorer`.
+
+    ``n_scored`` and ``seconds`` tell how many different ones it has scored and what that took.
+    """
+
+    @property
+    def n_scored(self) -> int:
+        """Different architectures scored so far."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """What they took."""
+        ...
+
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
+        """One score for each, higher is better; -inf for what cannot be scored."""
+        ...
+
+
 class Searcher(ABC):
     """A search strategy by ask and tell.
 
@@ -61,7 +82,8 @@ class Searcher(ABC):
     alone, and a search is resumed by asking again and telling what is known.
 
     A subclass writes :meth:`propose` and :meth:`learn`; it draws its random architectures by :meth:`draw`, so that
-    those put in by :meth:`enqueue` come first. It may draw from ``self.rng`` only.
+    those put in by :meth:`enqueue` come first. It may draw from ``self.rng`` only. A proposal need not become a trial:
+    what was really asked is counted by ``n_asked``, and what came back arrives in ``learn``.
 
     Args:
         space: what is searched.
@@ -86,7 +108,8 @@ class Searcher(ABC):
         self._enqueued: deque[Genotype] = deque()
         self._open: dict[int, Trial] = {}
         self._early: dict[int, Values | None] = {}  # told before an earlier trial was
-        self._n_asked = self._n_learned = 0
+        self.n_asked = 0  # trials so far
+        self._n_learned = 0
         self._asked: dict[int, Trial] = {}  # not learned yet
 
     # ------------------------------------------------------------------------------------------ what a strategy writes
@@ -127,6 +150,16 @@ class Searcher(ABC):
         return len(self._enqueued)
 
     @property
+    def scoring_seconds(self) -> float:
+        """Seconds that the strategy itself has spent on scores of untrained networks."""
+        return 0.0
+
+    @property
+    def n_scored(self) -> int:
+        """How many architectures the strategy itself has scored untrained."""
+        return 0
+
+    @property
     def n_open(self) -> int:
         """Trials that were asked and not told."""
         return len(self._open)
@@ -142,8 +175,8 @@ class Searcher(ABC):
 
     def submit(self, proposal: Proposal) -> Trial:
         """Make a trial of a proposal."""
-        trial = Trial(self._n_asked, self.space.check(proposal.genotype), proposal.epochs, proposal.parent)
-        self._n_asked += 1
+        trial = Trial(self.n_asked, self.space.check(proposal.genotype), proposal.epochs, proposal.parent)
+        self.n_asked += 1
         self._open[trial.number] = self._asked[trial.number] = trial
         return trial
 

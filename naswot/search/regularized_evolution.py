@@ -50,13 +50,11 @@ class RegularizedEvolution(Searcher):
         if not 1 <= sample <= population:
             raise OptionError(f"expected 1 <= sample <= population, but got sample {sample}, population {population}")
         self._sample, self._replace, self._size = sample, replace, population
-        self._n_initial = 0
         self.population: deque[tuple[Genotype, float]] = deque(maxlen=population)  # the oldest is on the left
 
     def propose(self) -> Proposal | None:
         """A random architecture until P were proposed, then a mutated winner of a tournament."""
-        if self._n_initial < self._size or self.n_enqueued:
-            self._n_initial += 1
+        if self.n_asked < self._size or self.n_enqueued:
             return Proposal(self.draw())
         if not self.population:
             return None
