@@ -23,6 +23,10 @@ class OptionError(NaswotError, ValueError):
     """An option outside its allowed values; the message lists them."""
 
 
+class EmptySpaceError(OptionError):
+    """An empty space: no valid genotype was met where one had to be drawn."""
+
+
 class ArchitectureError(NaswotError, ValueError):
     """An architecture string or genotype that its space does not contain."""
 
@@ -69,6 +73,18 @@ class StoreSchemaError(StoreError):
 
 class WorkerError(NaswotError, RuntimeError):
     """A worker process died before it could answer."""
+
+
+class TrainingError(NaswotError, RuntimeError):
+    """A training that cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """The training loss is no longer finite; the message says when, and at which learning rate."""
+
+
+class MemoryShortageError(TrainingError):
+    """A batch did not fit into memory; the message names a smaller one."""
 
 
 class NaswotWarning(UserWarning):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import product
-from typing import ClassVar
+from itertools import count, product
+from typing import ClassVar, Final
 
 import numpy as np
 from torch import nn
 
-from naswot.errors import ArchitectureError
+from naswot.errors import ArchitectureError, EmptySpaceError
 from naswot.registry import Registry
 from naswot.types import Genotype
+
+_TRIES: Final = 100_000  # draws after which a search by rejection ends
+_CHECK: Final = 1_000  # failed changes after which it is looked up whether there is a neighbour at all
 
 
 class SearchSpace(ABC):
@@ -88,11 +91,19 @@ class SearchSpace(ABC):
         return self.check(genotype)
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        """A genotype drawn uniformly from the valid ones (by rejection)."""
-        while True:
+        """A genotype drawn uniformly from the valid ones (by rejection).
+
+        Raises:
+            EmptySpaceError: if none of very many draws is valid.
+        """
+        for _ in range(_TRIES):
             genotype = tuple(int(rng.integers(n)) for n in self.choices)
             if self.is_valid(genotype):
                 return genotype
+        raise EmptySpaceError(
+            f"no valid genotype of {self.name} in {_TRIES} draws: the space is empty or nearly so; "
+            "relax its constraint, or override `sample` to draw valid genotypes directly"
+        )
 
     def neighbours(self, genotype: Genotype) -> list[Genotype]:
         """All valid genotypes that differ in one position."""
@@ -106,24 +117,42 @@ class SearchSpace(ABC):
         return [g for g in changed if self.is_valid(g)]
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
-        """A neighbour: one position drawn uniformly among those with a choice, then one of its other options."""
+        """A neighbour: one position drawn uniformly among those with a choice, then one of its other options.
+
+        Raises:
+            EmptySpaceError: if the genotype has no valid neighbour.
+        """
         genotype = self.check(genotype)
         free = [i for i, n in enumerate(self.choices) if n > 1]
-        while True:
+        for tries in count():
+            if tries % _CHECK == 0 and (not free or (tries and not self.neighbours(genotype))):
+                break
             i = free[int(rng.integers(len(free)))]
             option = int(rng.integers(self.choices[i] - 1))
             changed = (*genotype[:i], option + (option >= genotype[i]), *genotype[i + 1 :])
             if self.is_valid(changed):
                 return changed
+        raise EmptySpaceError(
+            f"{genotype} of {self.name} has no valid neighbour: every change of one position leaves the space; "
+            "relax its constraint, or override `mutate` to change several positions at once"
+        )
 
     def crossover(self, first: Genotype, second: Genotype, rng: np.random.Generator) -> Genotype:
-        """A child that takes each position from either parent with probability one half."""
+        """A child that takes each position from either parent with probability one half.
+
+        Raises:
+            EmptySpaceError: if none of very many mixtures is valid.
+        """
         first, second = self.check(first), self.check(second)
-        while True:
+        for _ in range(_TRIES):
             take = rng.random(len(self.choices)) < 0.5
             child = tuple(a if t else b for a, b, t in zip(first, second, take, strict=True))
             if self.is_valid(child):
                 return child
+        raise EmptySpaceError(
+            f"no valid child of {first} and {second} of {self.name} in {_TRIES} draws; "
+            "override `crossover` to take positions that belong together from one parent"
+        )
 
     def encode(self, genotype: Genotype) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """One-hot encoding, (sum(choices),) float32."""
