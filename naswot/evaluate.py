@@ -9,7 +9,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ from naswot.proxy import Proxy, get_proxy
 from naswot.seeding import derive_seed, numpy_generator, seeded, torch_generator
 from naswot.space import SearchSpace
 from naswot.types import Batch, Evaluation, Genotype
+
+if TYPE_CHECKING:
+    from naswot.searcher import Trial
 
 _CHUNK = 4  # architectures a worker takes at a time
 
@@ -98,6 +101,11 @@ class Evaluator:
     pruned: bool = False
     _batches: dict[int, Batch] = field(default_factory=dict, repr=False, compare=False)
 
+    epochs: ClassVar[None] = None  # nothing is trained; see naswot.evaluators.TrialEvaluator
+    stages: ClassVar[tuple[str, ...]] = ("build", "score")
+    by_epochs: ClassVar[tuple[str, ...]] = ()
+    inherits: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise OptionError(f"expected a batch of at least 1 image, but got batch_size={self.batch_size}")
@@ -167,6 +175,10 @@ class Evaluator:
         scores = {} if result is None else result.scores
         reasons = {} if result is None else result.reasons
         return Evaluation(genotype, arch, scores, seconds, self.seed, repeat, reasons, error)
+
+    def evaluate(self, trial: Trial) -> Evaluation:
+        """The first repeat of a search's trial."""
+        return self(trial.genotype)
 
     def map(
         self,

@@ -1,0 +1,231 @@
+"""The search: ask a strategy, evaluate, tell; within a budget, with every result in a store."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from naswot._archive import Archive
+from naswot.errors import OptionError
+from naswot.evaluate import Store
+from naswot.evaluators import TrialEvaluator
+from naswot.objectives import Objective, check_names, dominates, values_of
+from naswot.searcher import Searcher, Trial, Values
+from naswot.types import Evaluation
+
+_IDLE_LIMIT = 10_000  # trials without a new architecture, after which a search that has only a budget of time ends
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends: whichever limit is met first.
+
+    A trial is charged what its evaluation took when it was really done, also where it comes from a store or was
+    evaluated before in the same search. So a resumed search ends where the uninterrupted one does.
+
+    Args:
+        evaluations: number of trials.
+        seconds: of all trials and of the scores that the strategy asks for; a trial that begins within them counts.
+            With ``strict`` the first trial that does not fit ends the search and does not count, as published searches
+            on tables do.
+        epochs: of training.
+        strict: see ``seconds``.
+    Raises:
+        OptionError: if there is no limit, or one is not positive.
+    """
+
+    evaluations: int | None = None
+    seconds: float | None = None
+    epochs: int | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        limits = [limit for limit in (self.evaluations, self.seconds, self.epochs) if limit is not None]
+        if not limits or min(limits) <= 0:
+            raise OptionError(
+                f"expected a positive budget of evaluations, seconds or epochs, but got evaluations "
+                f"{self.evaluations}, seconds {self.seconds}, epochs {self.epochs}"
+            )
+
+    def is_spent(self, trials: int, seconds: float, epochs: int) -> bool:
+        """Whether no further trial may begin."""
+        used = ((self.evaluations, trials), (self.seconds, seconds), (self.epochs, epochs))
+        return any(limit is not None and spent >= limit for limit, spent in used)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial of a search with its result.
+
+    Args:
+        trial: what was asked.
+        evaluation: scores, seconds and reasons.
+        values: of each objective, higher is better; None: it failed.
+        epochs: how long it was trained; 0 if nothing was trained.
+        spent: seconds of the search up to and with this trial, scoring included.
+        n_scored: architectures that the strategy had scored untrained when it asked.
+    """
+
+    trial: Trial
+    evaluation: Evaluation
+    values: Values | None
+    epochs: int
+    spent: float
+    n_scored: int
+
+    @property
+    def error(self) -> str | None:
+        """Why the trial failed, in words; None if it did not."""
+        if self.values is not None:
+            return None
+        reasons = "; ".join(dict.fromkeys(self.evaluation.reasons.values()))
+        return self.evaluation.error or reasons or "a score of the objective is missing"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search did.
+
+    Args:
+        records: every trial in the order of asking.
+        objectives: what was maximised.
+        stopped: why it ended, such as ``"budget"`` or ``"exhausted"``.
+    """
+
+    records: Sequence[Record]
+    objectives: tuple[Objective, ...]
+    stopped: str = "budget"
+    seconds: float = 0.0
+    n_scored: int = 0
+
+    @cached_property
+    def best(self) -> Record | None:
+        """The best trial by the first objective, then the next, among those trained longest; None if all failed.
+
+        Of equal ones it is the earliest.
+        """
+        good = [r for r in self.records if r.values is not None]
+        longest = max((r.epochs for r in good), default=0)
+        return max((r for r in good if r.epochs == longest), key=lambda r: r.values or (), default=None)
+
+    @cached_property
+    def front(self) -> list[Record]:
+        """The trials, one for each architecture, that no other one dominates, by falling first objective."""
+        good = {r.trial.genotype: r for r in reversed(self.records) if r.values is not None}
+        kept = [r for r in good.values() if not any(dominates(o.values or (), r.values or ()) for o in good.values())]
+        return sorted(kept, key=lambda r: tuple(-v for v in r.values or ()))
+
+    def best_so_far(self) -> list[float]:
+        """Best first objective after each trial; -inf before the first success."""
+        best, curve = -math.inf, []
+        for record in self.records:
+            best = max(best, record.values[0] if record.values is not None else -math.inf)
+            curve.append(best)
+        return curve
+
+
+def run_search(
+    searcher: Searcher,
+    evaluator: TrialEvaluator,
+    *,
+    budget: Budget,
+    objectives: Sequence[str | Objective] = (),
+    store: Store | None = None,
+    executor: Executor | None = None,
+    parallel: int = 1,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> SearchResult:
+    """Search until the budget is spent or the strategy has nothing left.
+
+    The result depends on the seed and on ``parallel`` (the number of trials that may be open at once), not on which
+    evaluation ends first. What the store holds is not evaluated again: a search that was stopped goes on by the same
+    call, and ends as if it had never been stopped. Failures that the store holds are failures again.
+
+    Args:
+        searcher: a new one.
+        evaluator: works the trials out.
+        budget: when to end.
+        objectives: what is maximised, such as ``"valid_accuracy - 1e-8 * flops"``; by default the evaluator's first
+            score. As many as the searcher was made for.
+        store: results come from it and go to it at once.
+        executor: runs the evaluations, such as that of :func:`naswot.workers.worker_pool`; None: this process.
+        parallel: trials that may be open at once; at least the number of workers keeps all busy.
+        on_record: called with every finished trial, in the order of asking.
+    Raises:
+        OptionError: if the objectives do not fit the evaluator or the searcher, or ``parallel`` is below 1.
+        WorkerError: if a worker process died.
+    """
+    chosen = tuple(Objective.parse(o) if isinstance(o, str) else o for o in objectives or evaluator.names[:1])
+    check_names(chosen, evaluator.names)
+    if len(chosen) != searcher.n_objectives:
+        raise OptionError(f"{searcher.name} was made for {searcher.n_objectives} objectives, but got {len(chosen)}")
+    if parallel < 1:
+        raise OptionError(f"expected parallel of at least 1, but got {parallel}")
+    return _Loop(searcher, evaluator, budget, chosen, Archive(evaluator, store, executor), on_record).run(parallel)
+
+
+@dataclass
+class _Loop:
+    searcher: Searcher
+    evaluator: TrialEvaluator
+    budget: Budget
+    objectives: tuple[Objective, ...]
+    archive: Archive
+    on_record: Callable[[Record], None]
+    records: list[Record] = field(default_factory=list)
+    seconds: float = 0.0  # of the trials
+    epochs: int = 0
+    idle: int = 0
+    stopped: str = ""
+
+    def run(self, parallel: int) -> SearchResult:
+        waiting: deque[tuple[Trial, int, Callable[[], Evaluation]]] = deque()
+        with self.archive:
+            while True:
+                while len(waiting) < parallel and not self.stopped:
+                    trial = self._ask(len(waiting))
+                    if trial is None:
+                        break
+                    waiting.append((trial, self.searcher.n_scored, self.archive.begin(trial)))
+                if not waiting:
+                    break
+                trial, n_scored, result = waiting.popleft()
+                if not self._finish(trial, n_scored, result()):
+                    break
+        spent = self.seconds + self.searcher.scoring_seconds
+        return SearchResult(self.records, self.objectives, self.stopped, spent, self.searcher.n_scored)
+
+    def _ask(self, n_open: int) -> Trial | None:
+        spent = self.seconds + self.searcher.scoring_seconds
+        if self.budget.is_spent(len(self.records) + n_open, spent, self.epochs):
+            self.stopped = "budget"
+            return None
+        if self.idle >= _IDLE_LIMIT:
+            self.stopped = "nothing new"
+            return None
+        trial = self.searcher.ask()
+        if trial is None and n_open == 0:
+            self.stopped = "exhausted"
+        return trial
+
+    def _finish(self, trial: Trial, n_scored: int, evaluation: Evaluation) -> bool:
+        """Take a result in; False if it does not fit a strict budget any more."""
+        seconds = sum(evaluation.seconds.values())
+        spent = self.seconds + seconds + self.searcher.scoring_seconds
+        if self.budget.strict and self.budget.seconds is not None and spent > self.budget.seconds:
+            self.stopped = "budget"
+            return False
+        epochs = (trial.epochs or self.evaluator.epochs or 0) if self.evaluator.by_epochs else 0
+        self.seconds += seconds
+        self.epochs += epochs
+        self.idle = 0 if self.archive.is_new(trial) else self.idle + 1
+        values = None if evaluation.error is not None else values_of(self.objectives, evaluation.scores)
+        self.searcher.tell(trial, values)
+        record = Record(trial, evaluation, values, epochs, spent, n_scored)
+        self.records.append(record)
+        self.on_record(record)
+        return True
