@@ -1,0 +1,172 @@
+"""Real training as the evaluator of a search."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from naswot.data.images import ImageSet
+from naswot.errors import NaswotError, StoreError
+from naswot.evaluate import batch_digest, single_thread
+from naswot.searcher import Trial
+from naswot.seeding import derive_seed, seeded
+from naswot.space import SearchSpace
+from naswot.training.loop import train
+from naswot.training.recipe import TrainingRecipe
+from naswot.training.splits import refuse_test_images
+from naswot.types import Batch, Evaluation
+
+
+@dataclass(frozen=True)
+class TrainingEvaluator:
+    """Trains an architecture and validates it; picklable, so that any executor can run it.
+
+    The initialisation derives from ``(seed, architecture)``, the order of the images from ``seed`` alone. A training
+    runs on one thread of torch, so that any number of workers gives the same bits. One that fails (its loss is no
+    number, its batch does not fit into memory) is a failed evaluation; the search goes on.
+
+    Args:
+        space: the search space.
+        train: images to learn from.
+        valid: images by which architectures are chosen; never test images.
+        recipe: how; its ``epochs`` are those of a trial that names none.
+        seed: of everything random.
+        build: keyword options of ``space.build``; number of classes and channels follow from the images.
+        device: where models are trained.
+        folder: where checkpoints of unfinished trainings lie, from which a killed search goes on, and the trained
+            weights of every trial if they are inherited; None: nowhere.
+        inherits: begin a trial with what fits of its parent's trained weights.
+    Raises:
+        OptionError: for test images.
+        StoreError: if weights are to be inherited, but there is no folder for them.
+    """
+
+    space: SearchSpace
+    train: ImageSet
+    valid: ImageSet
+    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    seed: int = 0
+    build: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    folder: Path | None = None
+    inherits: bool = False
+
+    names: ClassVar[tuple[str, ...]] = ("valid_accuracy", "train_loss")
+    stages: ClassVar[tuple[str, ...]] = ("train",)
+    by_epochs: ClassVar[tuple[str, ...]] = (*names, *stages)
+
+    def __post_init__(self) -> None:
+        for data in (self.train, self.valid):
+            refuse_test_images(data, "trained on or chosen by in a search")
+        if self.inherits and self.folder is None:
+            raise StoreError("inherited weights have to lie somewhere; pass folder=")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial that names none."""
+        return self.recipe.epochs
+
+    def evaluate(self, trial: Trial) -> Evaluation:
+        """Train it; scores are ``valid_accuracy`` (percent) and ``train_loss`` (nats) after the last epoch."""
+        arch = self.space.format(trial.genotype)
+        start = time.perf_counter()
+        scores: dict[str, float] = {}
+        error, seconds = None, math.nan
+        try:
+            with single_thread():
+                model = self.model(trial)
+                checkpoint = self._checkpoint(trial, arch)
+                recipe = self._recipe(trial)
+                seed = derive_seed(self.seed, "training")
+                result = train(
+                    model, self.train, self.valid, recipe, seed=seed, checkpoint=checkpoint, device=self.device
+                )
+                scores = {"valid_accuracy": result.valid_accuracy, "train_loss": result.train_loss}
+                seconds = result.seconds
+                self._keep(trial, model, checkpoint)
+        except NaswotError as raised:
+            error = f"{type(raised).__name__}: {raised}"
+        spent = time.perf_counter() - start if math.isnan(seconds) else seconds
+        return Evaluation(trial.genotype, arch, scores, {"train": spent}, self.seed, error=error)
+
+    def model(self, trial: Trial) -> nn.Module:
+        """The network with which a training begins."""
+        build: Callable[..., nn.Module] = self.space.build
+        fitting = {"n_classes": self.train.n_classes, "in_channels": self.train.shape[0]}
+        with seeded(derive_seed(self.seed, self.space.format(trial.genotype), 0)):
+            model = build(trial.genotype, **{**fitting, **self.build})
+        if self.inherits and trial.parent is not None:
+            inherit(model, self._weights(trial.parent))
+        return model
+
+    def _recipe(self, trial: Trial) -> TrainingRecipe:
+        """The recipe for this trial; a space may have the learning rate among its genes."""
+        changes: dict[str, Any] = {} if trial.epochs is None else {"epochs": trial.epochs}
+        chosen = getattr(self.space, "learning_rate", None)
+        if chosen is not None:
+            changes["learning_rate"] = chosen(trial.genotype)
+        return replace(self.recipe, **changes)
+
+    def _checkpoint(self, trial: Trial, arch: str) -> Path | None:
+        if self.folder is None:
+            return None
+        what = repr((arch, trial.epochs, trial.number if self.inherits else None, self.seed))
+        return self.folder / "unfinished" / f"{blake2b(what.encode(), digest_size=8).hexdigest()}.pt"
+
+    def _keep(self, trial: Trial, model: nn.Module, checkpoint: Path | None) -> None:
+        """Keep the weights if children may want them; the checkpoint of a finished training is not needed."""
+        if self.inherits and self.folder is not None:
+            path = self.folder / "weights" / f"{trial.number}.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            torch.save(model.state_dict(), part)
+            part.replace(path)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+
+    def _weights(self, number: int) -> Mapping[str, Tensor]:
+        path = (self.folder or Path()) / "weights" / f"{number}.pt"
+        try:
+            found: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError) as error:
+            raise StoreError(f"cannot read the weights {path} that a trial inherits ({error})") from error
+        return found
+
+    def describe(self) -> dict[str, object]:
+        """Everything that determines the numbers, for a store to compare; lengths of training are told by trial."""
+        recipe = {name: value for name, value in self.recipe.describe().items() if name != "epochs"}
+        return {
+            "space": self.space.name,
+            "build": dict(self.build),
+            "images": self.train.name,
+            "n_train": len(self.train),
+            "n_valid": len(self.valid),
+            "digest": batch_digest(Batch(*self.train.tensors())) + batch_digest(Batch(*self.valid.tensors())),
+            "recipe": recipe,
+            "inherits": self.inherits,
+            "seed": self.seed,
+        }
+
+
+def inherit(model: nn.Module, parent: Mapping[str, Tensor]) -> list[str]:
+    """Copy those of a parent's weights and buffers into ``model`` that have the same name, shape and type.
+
+    Returns:
+        Their names.
+    """
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in parent.items()
+        if name in own and (own[name].shape, own[name].dtype) == (value.shape, value.dtype)
+    }
+    model.load_state_dict({**own, **fitting})
+    return list(fitting)
