@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from naswot.data.images import ImageSet
 from naswot.errors import DivergedError, MemoryShortageError
 from naswot.logits import logits_of
+from naswot.preserve import in_mode
 from naswot.seeding import derive_seed, random_state, seeded, set_random_state, torch_generator
 from naswot.training.augment import augment
 from naswot.training.checkpoint import read_checkpoint, write_checkpoint
@@ -88,6 +89,7 @@ class Session:
         self.schedule = schedule_of(self.optimizer, recipe, self.steps)
         self.averaged = None if recipe.ema_decay is None else _averaged(self.model, recipe.ema_decay)
         self.wrapped, self.stepper = fabric.setup(self.model, self.optimizer)
+        self._exit.enter_context(in_mode(self.model, "as_is"))
         self._exit.enter_context(_drop_path_kept(self.model))
         self._exit.enter_context(seeded(self._seed()))
         return self
@@ -106,6 +108,7 @@ class Session:
             set_drop_path(self.model, self.recipe.drop_path * (self.epoch - 1) / self.recipe.epochs)
         # the state in a checkpoint is that of the first process; where there are others each begins every epoch anew
         alone = self.fabric.world_size == 1
+        self.wrapped.train()
         with nullcontext() if alone else seeded(self._seed(self.epoch)):
             loss, rate = self._pass()
         if self.recipe.cosine == "epoch":
@@ -119,21 +122,33 @@ class Session:
 
     def _pass(self) -> tuple[float, float]:
         """Mean loss of an epoch, and the learning rate of its last step."""
-        self.wrapped.train()
-        changes = torch_generator(derive_seed(self.job.seed, "augmentation", self.epoch))
-        order = torch.randperm(len(self.labels), generator=self.order)[: self.steps * self.batch_size]
         total, rate = 0.0, 0.0
-        for step, chosen in enumerate(order.split(self.batch_size), start=1):
+        for step, (images, labels) in enumerate(self.batches(self.epoch), start=1):
             rate = self.optimizer.param_groups[0]["lr"]
-            chosen = chosen.to(self.labels.device)  # noqa: PLW2901
-            images = augment(self.images[chosen], self.recipe, generator=changes)
-            total += self._step(images, self.labels[chosen], step)
+            total += self.step(images, labels, step)
             if self.recipe.cosine == "step":
                 self.schedule.step()
         return total / self.steps, rate
 
-    def _step(self, images: Tensor, labels: Tensor, step: int) -> float:
-        """Learn from this process's share of a batch; mean loss of the whole batch."""
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (N, C, H, W), changed as the recipe says, and labels (N,) of each step of an epoch."""
+        changes = torch_generator(derive_seed(self.job.seed, "augmentation", epoch))
+        order = torch.randperm(len(self.labels), generator=self.order)[: self.steps * self.batch_size]
+        for chosen in order.to(self.labels.device).split(self.batch_size):
+            yield augment(self.images[chosen], self.recipe, generator=changes), self.labels[chosen]
+
+    def step(self, images: Tensor, labels: Tensor, number: int) -> float:
+        """Learn from this process's share of a batch.
+
+        Args:
+            images: (N, C, H, W), of the whole batch.
+            labels: (N,).
+            number: of the step in its epoch, from 1.
+        Returns:
+            The mean loss of the whole batch before the step, nats.
+        Raises:
+            DivergedError: if it is not finite; nothing was learned then.
+        """
         fabric, recipe = self.fabric, self.recipe
         share = slice(fabric.global_rank, None, fabric.world_size)
         images, labels = images[share], labels[share]
@@ -144,7 +159,7 @@ class Session:
         if second is not None and recipe.auxiliary_weight:
             other = F.cross_entropy(second, labels, label_smoothing=recipe.label_smoothing)
             objective = loss + recipe.auxiliary_weight * other
-        self._check_finite(objective, step)
+        self._check_finite(objective, number)
         self.stepper.zero_grad(set_to_none=True)
         fabric.backward(objective)
         if recipe.clip_norm is not None:
@@ -317,8 +332,8 @@ def memory_shortage_named(batch_size: int, world_size: int = 1) -> Iterator[None
     except (RuntimeError, MemoryError) as error:
         if not _is_memory_shortage(error):
             raise
-        smaller = max(world_size, batch_size // 2 // world_size * world_size)
-        remedy = f"take batch_size={smaller}" if smaller < batch_size else "take smaller images or a smaller network"
+        smaller = batch_size // 2 // world_size * world_size
+        remedy = f"take batch_size={smaller}" if smaller else "take smaller images or a smaller network"
         raise MemoryShortageError(
             f"a batch of batch_size={batch_size} images does not fit into memory; {remedy}"
         ) from error
