@@ -41,11 +41,11 @@ class LearningRateCurve:
     Args:
         rates: learning rates, rising by a constant factor.
         losses: smoothed training loss of the batch *before* the step at that rate, nats for networks.
-        suggestion: a learning rate to begin with; for a quadratic loss without momentum about a tenth of the largest.
+        suggestion: a learning rate to begin with; for a quadratic loss without momentum about a twentieth of the limit.
         rule: ``"slope"`` if the suggestion is where the loss falls fastest; ``"minimum"`` if it is a tenth of the rate
             at the smallest loss, because the loss falls nowhere.
-        limit: the middle, on the logarithmic scale, between the rate at the smallest loss and the last one before the
-            loss ran away and the test ended; None if it never did.
+        limit: the last rate before the loss ran away and the test ended, by the smoothing about twice the true limit;
+            None if it never did.
     """
 
     rates: tuple[float, ...]
@@ -147,7 +147,7 @@ def range_test(
         raise InputError(
             "the loss is not finite before the first step; the weights or images hold NaN or are too large"
         )
-    limit = math.sqrt(rates[-1] * rates[losses.index(min(losses))]) if ran_away else None
+    limit = rates[-1] if ran_away else None
     return LearningRateCurve(tuple(rates), tuple(losses), *_suggest(rates, losses, steps), limit)
 
 
