@@ -121,12 +121,12 @@ def train(
     for data in (train, valid):
         if data is not None:
             refuse_test_images(data, "trained or validated on")
-    _check_batch(train, recipe, devices * num_nodes)
     if initial_state is not None:
         _load(model, initial_state)
     identity = {} if checkpoint is None else identify(model, train, valid, recipe.describe(), seed)
     job = Job(model, train, valid, recipe, seed, checkpoint, identity)
     fabric = make_fabric(device, devices=devices, num_nodes=num_nodes, precision=recipe.precision)
+    _check_batch(train, recipe, fabric.world_size)
     history, seconds, state = launch(fabric, run_session, job, on_epoch)
     if is_spawning(fabric):
         _load(model.to(device), state)

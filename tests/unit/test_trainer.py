@@ -59,7 +59,7 @@ def same(first, second):
 def test_digits_are_learned_in_three_epochs():
     train_set, valid = three_way_split(get_data("digits", size=8), valid_fraction=0.2, seed=0)
     with seeded(0):
-        model = get_space("nasbench201").build((3, 3, 1, 3, 1, 3), width=8, n_cells=1)
+        model = get_space("nasbench201").build((3, 1, 1, 1, 1, 3), width=8, n_cells=1)
     result = train(model, train_set, valid, get_recipe("quick", epochs=3), seed=0)
     assert result.valid_accuracy > 80
     assert accuracy_on_test(model, get_data("digits", size=8, split="test")) > 80
@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_at_once():
     recipe = get_recipe("quick", epochs=3, batch_size=16, learning_rate=1e30, clip_norm=None)
     with pytest.raises(DivergedError, match=r"step \d of 4 of epoch 1, at a learning rate of .*e\+\d\d") as caught:
         train(model, blobs(), blobs(), recipe)
-    assert isinstance(caught.value, TrainingError) and isinstance(caught.value, RuntimeError)
+    assert isinstance(caught.value, TrainingError)
     assert len(steps) <= 3
 
 
@@ -288,3 +288,21 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(StoreError, match=r"c\.pt .*delete it"):
         train(network(), blobs(), None, QUICK, checkpoint=path)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_as_one():
+    """Several seconds, most of it the start of the processes."""
+    recipe = get_recipe("augmented", epochs=2, batch_size=16, ema_decay=0.5)
+    alone, together = (nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Linear(2, 2)) for _ in range(2))
+    together.load_state_dict(alone.state_dict())
+    expected = train(alone, blobs(), blobs(), recipe, seed=1)
+    told = []
+    result = train(
+        together, blobs(), blobs(), recipe, seed=1, devices=2, on_epoch=lambda epoch, metrics: told.append(metrics)
+    )
+    assert result.history == tuple(told)
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(value, together.state_dict()[name], atol=1e-6)  # the sum of two halves is rounded apart
+    for one, two in zip(expected.history, result.history, strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
