@@ -46,7 +46,7 @@ class ProxyScorer:
         if self.proxy not in evaluator.names:
             raise OptionError(f"expected one of the scores {', '.join(evaluator.names)}, but got {self.proxy!r}")
         self._sign = 1.0 if get_proxy(self.proxy).higher_is_better else -1.0
-        self._store, self._executor = store, executor
+        self.store, self.executor = store, executor
         self._known: dict[Genotype, float] = {}
         self.seconds = 0.0
 
@@ -58,7 +58,7 @@ class ProxyScorer:
     def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
         """One score for each, higher is better; -inf for what cannot be scored."""
         unknown = [genotype for genotype in dict.fromkeys(genotypes) if genotype not in self._known]
-        for found in self.evaluator.map(unknown, store=self._store, executor=self._executor):
+        for found in self.evaluator.map(unknown, store=self.store, executor=self.executor):
             value = found.scores.get(self.proxy)
             self._known[found.genotype] = -math.inf if value is None else self._sign * value
             self.seconds += found.seconds.get("build", 0.0) + found.seconds.get("score", 0.0)

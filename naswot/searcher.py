@@ -96,6 +96,8 @@ class Searcher(ABC):
     name: ClassVar[str]
     reference: ClassVar[str]
     multi_objective: ClassVar[bool] = False
+    ends: ClassVar[bool] = False
+    """Whether the strategy has nothing left to propose after some trials, so that it needs no budget."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0, n_objectives: int = 1) -> None:
         if n_objectives < 1 or (n_objectives > 1 and not self.multi_objective):

@@ -56,6 +56,10 @@ class Budget:
         used = ((self.evaluations, trials), (self.seconds, seconds), (self.epochs, epochs))
         return any(limit is not None and spent >= limit for limit, spent in used)
 
+    def is_overdrawn(self, seconds: float) -> bool:
+        """Whether a trial that ends at ``seconds`` does not count any more."""
+        return self.strict and self.seconds is not None and seconds > self.seconds
+
 
 @dataclass(frozen=True)
 class Record:
@@ -132,7 +136,7 @@ def run_search(
     searcher: Searcher,
     evaluator: TrialEvaluator,
     *,
-    budget: Budget,
+    budget: Budget | None = None,
     objectives: Sequence[str | Objective] = (),
     store: Store | None = None,
     executor: Executor | None = None,
@@ -148,7 +152,7 @@ def run_search(
     Args:
         searcher: a new one.
         evaluator: works the trials out.
-        budget: when to end.
+        budget: when to end; None: when the strategy has nothing left.
         objectives: what is maximised, such as ``"valid_accuracy - 1e-8 * flops"``; by default the evaluator's first
             score. As many as the searcher was made for.
         store: results come from it and go to it at once.
@@ -163,6 +167,8 @@ def run_search(
     check_names(chosen, evaluator.names)
     if len(chosen) != searcher.n_objectives:
         raise OptionError(f"{searcher.name} was made for {searcher.n_objectives} objectives, but got {len(chosen)}")
+    if budget is None and not searcher.ends:
+        raise OptionError(f"{searcher.name} never ends by itself; pass budget=, such as Budget(evaluations=100)")
     if parallel < 1:
         raise OptionError(f"expected parallel of at least 1, but got {parallel}")
     return _Loop(searcher, evaluator, budget, chosen, Archive(evaluator, store, executor), on_record).run(parallel)
@@ -172,7 +178,7 @@ def run_search(
 class _Loop:
     searcher: Searcher
     evaluator: TrialEvaluator
-    budget: Budget
+    budget: Budget | None
     objectives: tuple[Objective, ...]
     archive: Archive
     on_record: Callable[[Record], None]
@@ -201,7 +207,7 @@ class _Loop:
 
     def _ask(self, n_open: int) -> Trial | None:
         spent = self.seconds + self.searcher.scoring_seconds
-        if self.budget.is_spent(len(self.records) + n_open, spent, self.epochs):
+        if self.budget is not None and self.budget.is_spent(len(self.records) + n_open, spent, self.epochs):
             self.stopped = "budget"
             return None
         if self.idle >= _IDLE_LIMIT:
@@ -216,7 +222,7 @@ class _Loop:
         """Take a result in; False if it does not fit a strict budget any more."""
         seconds = sum(evaluation.seconds.values())
         spent = self.seconds + seconds + self.searcher.scoring_seconds
-        if self.budget.strict and self.budget.seconds is not None and spent > self.budget.seconds:
+        if self.budget is not None and self.budget.is_overdrawn(spent):
             self.stopped = "budget"
             return False
         epochs = (trial.epochs or self.evaluator.epochs or 0) if self.evaluator.by_epochs else 0

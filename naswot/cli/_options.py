@@ -35,13 +35,20 @@ class RegistryName(click.ParamType):  # type: ignore[type-arg]
 
 
 def names_of(kind: str) -> list[str]:
-    """Sorted names of proxies, spaces, data sets or benchmarks."""
+    """Sorted names of proxies, spaces, data sets, benchmarks or search strategies."""
     from naswot.benchmark import list_benchmarks
     from naswot.data import list_data
     from naswot.proxy import list_proxies
+    from naswot.searcher import list_searchers
     from naswot.space import list_spaces
 
-    return {"proxies": list_proxies, "spaces": list_spaces, "data": list_data, "benchmarks": list_benchmarks}[kind]()
+    return {
+        "proxies": list_proxies,
+        "spaces": list_spaces,
+        "data": list_data,
+        "benchmarks": list_benchmarks,
+        "searchers": list_searchers,
+    }[kind]()
 
 
 def data_options(command: Command) -> Command:

@@ -12,7 +12,9 @@ from naswot.cli import _options as shared
 if TYPE_CHECKING:
     from rich.console import Console
 
-_KINDS = ("proxies", "aggregates", "spaces", "data", "models")
+    from naswot.searcher import Searcher
+
+_KINDS = ("proxies", "aggregates", "spaces", "searchers", "data", "models")
 
 
 def _rows(kind: str) -> list[dict[str, str]]:
@@ -20,6 +22,7 @@ def _rows(kind: str) -> list[dict[str, str]]:
     from naswot.data import data_sets
     from naswot.models import SOURCES
     from naswot.ranking import aggregates
+    from naswot.searcher import searchers
     from naswot.space import spaces
 
     if kind == "proxies":
@@ -33,16 +36,31 @@ def _rows(kind: str) -> list[dict[str, str]]:
         return [
             {"name": name, "architectures": f"{space.size:,}", "reference": space.reference} for name, space in spaces
         ]
+    if kind == "searchers":
+        return [_searcher_row(name, cls) for name, cls in searchers]
     if kind == "data":
         return [{"name": name, "what": (load.__doc__ or "").partition("\n")[0]} for name, load in data_sets]
     return [{"name": source} for source in SOURCES]
+
+
+def _searcher_row(name: str, cls: type[Searcher]) -> dict[str, str]:
+    from naswot.searcher import searcher_options
+
+    options = {k: v for k, v in searcher_options(name).items() if k != "scorer"}
+    return {
+        "name": name,
+        "what": (cls.__doc__ or "").partition("\n")[0],
+        "objectives": "several" if cls.multi_objective else "one",
+        "options": ", ".join(f"{option}={value!r}" for option, value in options.items()),
+        "reference": cls.reference,
+    }
 
 
 @click.command()
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(kind: str | None, as_json: bool) -> None:
-    """List what is installed: proxies, aggregates of them, spaces, data sets, and the forms of a model's name.
+    """List what is installed: proxies, aggregates, spaces, search strategies, data sets, forms of a model's name.
 
     \b
     Examples:

@@ -17,6 +17,7 @@ import click
 from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
+from naswot.cli._search_options import refuse_strategy_options, strategy_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -65,8 +66,15 @@ _HEADINGS = {"naswot": "score", "flops": "MACs", "trainable_layers": "layers"}
 )
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@strategy_options
 def command(**given: Any) -> None:
     """Screen a search space by scores of untrained networks, then train the winner and a random one to compare.
+
+    With --train the search really trains: it screens --number architectures untrained, trains the best few briefly and
+    the finalist fully, on one part of the training images and chosen by the other; then the finalist is trained on all
+    of them and meets the test images once. --strategy searches in another way (`naswot list searchers`): with --train
+    by real training, with --benchmark by looking trainings up, without either by the scores. --objective, --max-params
+    and the like, budgets and --warm-up, --prescreen, --reject-below go with all of them.
 
     Results go to a run folder at once; the same command goes on where an earlier one was stopped, a larger --number
     adds to it, and of more --proxies only the new ones are worked out. table.csv and the picture (drawn where params is
@@ -78,7 +86,20 @@ def command(**given: Any) -> None:
       naswot search
       naswot search -n 1000 --data cifar10 --data-root ~/data --batch-size 128 --train-epochs 0
       naswot search -n 200 --repeats 3 --pruned --build width=8 --build n_cells=3
+      naswot search --train --build width=8 --build n_cells=1
+      naswot search --train --strategy "regularized_evolution(population=5)" --evaluations 20 --warm-up 50 --keep 5
+      naswot search --benchmark nasbench201_digits --strategy regularized_evolution --evaluations 50
+      naswot search --strategy nsga2 --objective naswot --objective=-params -n 200
     """
+    if given["train"] or given["strategy"] or given["table"]:
+        from naswot.cli._strategy import run_strategy
+
+        return run_strategy(given)
+    refuse_strategy_options(click.get_current_context())
+    return _screen(given)
+
+
+def _screen(given: dict[str, Any]) -> None:
     from naswot.space import get_space
     from naswot.workers import worker_pool
 

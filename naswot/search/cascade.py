@@ -39,6 +39,7 @@ class Cascade(Searcher):
     name: ClassVar[str] = "cascade"
     reference: ClassVar[str] = "naswot; after Mellor et al., 2021, and Jamieson & Talwalkar, 2016"
     multi_objective: ClassVar[bool] = True
+    ends: ClassVar[bool] = True
 
     def __init__(
         self,

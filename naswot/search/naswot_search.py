@@ -32,6 +32,7 @@ class NASWOTSearch(Searcher):
     name: ClassVar[str] = "naswot_search"
     reference: ClassVar[str] = "Mellor et al., ICML 2021, arXiv:2006.04647"
     multi_objective: ClassVar[bool] = True
+    ends: ClassVar[bool] = True
 
     def __init__(
         self, space: SearchSpace, *, seed: int = 0, n_objectives: int = 1, scorer: Scorer | None = None, n: int = 100

@@ -1,0 +1,158 @@
+"""Options of ``naswot search`` for strategies, and what they stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from naswot.cli import _options as shared
+
+if TYPE_CHECKING:
+    from naswot.benchmark import Benchmark
+    from naswot.constraints import Cost
+    from naswot.data.images import ImageSet
+    from naswot.searcher import Scorer, Searcher
+    from naswot.searching import Budget
+    from naswot.space import SearchSpace
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_POSITIVE = click.IntRange(min=1)
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
+
+STRATEGY_OPTIONS = (
+    click.option("--train", is_flag=True, help="Really train: screen, train the best briefly, the finalist fully."),
+    click.option(
+        "--strategy",
+        type=shared.RegistryName("searchers"),
+        help="Search by it; regularized_evolution(population=20) binds an option. With --train: cascade.",
+    ),
+    click.option("--benchmark", "table", metavar="NAME[/DATASET[/METRIC]]", help="Look trainings up in a benchmark."),
+    click.option("--objective", multiple=True, metavar="SUM", help="To maximise: a score, or 'naswot - 1e-6*params'."),
+    click.option("--evaluations", type=_POSITIVE, help="Budget of trials."),
+    click.option("--seconds", type=_ABOVE_0, help="Budget of seconds of evaluation."),
+    click.option("--total-epochs", type=_POSITIVE, help="Budget of epochs of training."),
+    click.option("--epochs", type=_POSITIVE, help="Of a full training; by default 12."),
+    click.option("--brief-epochs", default=3, show_default=True, type=_POSITIVE, help="Of a brief one (cascade)."),
+    click.option("--kept", default=8, show_default=True, type=_POSITIVE, help="Trained briefly (cascade)."),
+    click.option("--recipe", default="quick", show_default=True, help="How networks are trained."),
+    click.option(
+        "--valid-fraction", default=0.25, show_default=True, type=float, help="Of the training images, to choose by."
+    ),
+    click.option("--max-params", type=_ABOVE_0, help="Only networks of at most so many parameters."),
+    click.option("--max-flops", type=_ABOVE_0, help="... MACs."),
+    click.option("--max-latency", type=_ABOVE_0, help="... ms for one image, measured or by --latency-table."),
+    click.option("--latency-table", type=click.Path(exists=True, dir_okay=False), help="ms by block, a csv file."),
+    click.option("--warm-up", default=0, type=click.IntRange(min=0), help="Score so many first, begin with the best."),
+    click.option("--keep", default=10, show_default=True, type=_POSITIVE, help="How many of these are tried."),
+    click.option("--prescreen", default=1, type=_POSITIVE, help="Of so many alternatives take the best by score."),
+    click.option("--reject-below", type=float, help="Drop what scores below this quantile, such as 0.5."),
+)
+
+
+def strategy_options(command: Command) -> Command:
+    """``--train --strategy --benchmark`` and all that goes with them."""
+    for option in reversed(STRATEGY_OPTIONS):
+        command = option(command)
+    return command
+
+
+def refuse_strategy_options(context: click.Context) -> None:
+    """A usage error for an option that says nothing in a plain screening."""
+    of_strategies = {parameter.name for parameter in click.command()(strategy_options(lambda: None)).params}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in of_strategies and source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} goes with --train, --strategy or --benchmark")
+
+
+def named_with_options(text: str) -> tuple[str, dict[str, Any]]:
+    """``"name(a=1, b=2)"`` as a name and a dictionary."""
+    found = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", text)
+    if not found:
+        raise click.BadParameter(f"expected NAME or NAME(OPTION=VALUE, ...), but got {text!r}")
+    pairs = [pair.strip() for pair in re.split(r",(?![^\[]*\])", found[2] or "") if pair.strip()]
+    return found[1], shared.key_values(pairs)
+
+
+def budget_of(given: Mapping[str, Any], searcher: Searcher) -> Budget | None:
+    """``--evaluations --seconds --total-epochs``; None without them for a strategy that ends by itself."""
+    from naswot.searching import Budget
+
+    limits = given["evaluations"], given["seconds"], given["total_epochs"]
+    if limits != (None, None, None):
+        return Budget(*limits)
+    if searcher.ends:
+        return None
+    return Budget(evaluations=20 if given["train"] else 100 if given["table"] else given["number"])
+
+
+def searcher_of(given: Mapping[str, Any], space: SearchSpace, scorer: Scorer, n_objectives: int) -> Searcher:
+    """``--strategy`` with its options, and help as asked for."""
+    from naswot.assisted import Assisted
+    from naswot.searcher import get_searcher, searcher_options
+
+    name, options = named_with_options(given["strategy"] or "cascade")
+    offered = searcher_options(name)
+    if name == "cascade":
+        kept = min(given["kept"], given["number"])
+        options = {"screened": given["number"], "kept": kept, "brief": brief_epochs(given), **options}
+    elif name == "naswot_search":
+        options = {"n": given["number"], **options}
+    if "scorer" in offered:
+        options["scorer"] = scorer
+    searcher = get_searcher(name, space, seed=given["seed"], n_objectives=n_objectives, **options)
+    help_ = {"warm_up": given["warm_up"], "prescreen": given["prescreen"], "reject_below": given["reject_below"]}
+    if help_ == {"warm_up": 0, "prescreen": 1, "reject_below": None}:
+        return searcher
+    return Assisted(searcher, scorer, keep=given["keep"], **help_)
+
+
+def brief_epochs(given: Mapping[str, Any]) -> int:
+    """``--brief-epochs``, no more than the full ones."""
+    brief: int = given["brief_epochs"]
+    return min(brief, given["epochs"] or brief)
+
+
+def constrained(
+    given: Mapping[str, Any],
+    space: SearchSpace,
+    images: ImageSet,
+    build: Mapping[str, Any],
+    benchmark: Benchmark | None,
+) -> tuple[SearchSpace, dict[str, Cost]]:
+    """The space within ``--max-params --max-flops --max-latency``, and the costs by name.
+
+    Of a benchmark that holds a part of its space only, just this part is searched.
+    """
+    from naswot.constraints import ConstrainedSpace, network_costs
+
+    costs = {**network_costs(space, images, build=build), "latency": _latency(given, space, images, build)}
+    asked = {what: given[f"max_{what}"] for what in costs}
+    limits = {what: limit for what, limit in asked.items() if limit is not None}
+    if benchmark is not None and len(benchmark) < space.size:
+        space = ConstrainedSpace(
+            space, {"missing": 0.5}, {"missing": lambda genotype: float(genotype not in benchmark)}
+        )
+    return (ConstrainedSpace(space, limits, costs) if limits else space), costs
+
+
+def _latency(given: Mapping[str, Any], space: SearchSpace, images: ImageSet, build: Mapping[str, Any]) -> Cost:
+    """Milliseconds of one image: summed from a table, or measured on this machine."""
+    from naswot.latency import LatencyTable, measure_latency
+    from naswot.seeding import seeded
+
+    if given["latency_table"] is not None:
+        looked_up: Cost = LatencyTable.load(given["latency_table"]).latency
+        return looked_up
+    make: Callable[..., Any] = space.build
+
+    def measured(genotype: tuple[int, ...]) -> float:
+        with seeded(0):
+            model = make(genotype, **build).to(given["device"])
+        return measure_latency(model, images.shape, device=given["device"])
+
+    return measured

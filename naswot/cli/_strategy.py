@@ -1,0 +1,302 @@
+"""``naswot search`` by a strategy: with real training, on a benchmark, or by scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from naswot._json import for_json, write_json
+from naswot.cli import _options as shared
+from naswot.cli import _run as run
+from naswot.cli import _search_options as asked
+
+if TYPE_CHECKING:
+    from naswot.benchmark import Benchmark
+    from naswot.constraints import Cost
+    from naswot.data.images import ImageSet
+    from naswot.evaluate import Evaluator
+    from naswot.evaluators import TrialEvaluator
+    from naswot.searching import Record, SearchResult
+    from naswot.space import SearchSpace
+
+_FULL_EPOCHS = 12
+
+
+def run_strategy(given: dict[str, Any]) -> None:
+    """Search, write the run folder, print the best; with ``--train`` train the winner on all images and test it."""
+    from naswot.assisted import ProxyScorer
+    from naswot.objectives import Objective
+    from naswot.searching import run_search
+    from naswot.space import get_space
+    from naswot.workers import worker_pool
+
+    given = {**given, "strategy": given["strategy"] or ("cascade" if given["train"] else "random")}
+    if given["train"] and given["table"]:
+        raise click.UsageError("--train trains really, --benchmark looks trainings up: give one of them")
+    benchmark = _benchmark(given) if given["table"] else None
+    space = get_space(given["space"]) if benchmark is None else benchmark.space
+    images = run.images_of(_source(given, benchmark), given["data_root"])
+    build = {} if benchmark is None else benchmark.build
+    proxies = run.evaluator_of(given, space, images, build=build, pruned=given["pruned"])
+    limited, costs = asked.constrained(given, space, images, proxies.build, benchmark)
+    folder = Path(given["out"] or Path("runs") / _folder_name(given, proxies))
+    evaluator = _evaluator(given, proxies, images, folder, costs, benchmark)
+    objectives = [Objective.parse(text) for text in given["objective"] or evaluator.names[:1]]
+    options = {"evaluator": evaluator.describe(), "scores": proxies.describe(), "search": _identity(given)}
+    scorer = ProxyScorer(proxies, given["rank_by"])
+    searcher = asked.searcher_of(given, limited, scorer, len(objectives))
+    workers = given["workers"] or run.default_workers(proxies)
+    with (
+        run.open_store(folder, options, given["device"]) as store,
+        run.progress(given["as_json"]) as progress,
+        worker_pool(workers) as executor,
+    ):
+        try:
+            scorer.store, scorer.executor = store, executor
+            budget = asked.budget_of(given, searcher)
+            bar = progress.add_task("searching", total=None if budget is None else budget.evaluations, rate="")
+
+            def advance(record: Record) -> None:
+                best = "" if record.values is None else f"{record.values[0]:.5g}"
+                progress.update(bar, advance=1, rate=best)
+
+            result = run_search(
+                searcher,
+                evaluator,
+                budget=budget,
+                objectives=objectives,
+                store=store,
+                executor=executor if given["train"] or not given["table"] else None,
+                parallel=workers if given["train"] or not given["table"] else 1,
+                on_record=advance,
+            )
+            tested = _final(given, result, proxies, images, folder) if given["train"] else {}
+        except KeyboardInterrupt:
+            progress.stop()
+            run.stopped(store, folder)
+    summary = _summary(given, result, space, folder, options, tested)
+    _write(result, space, summary, folder)
+    _print(result, space, summary, given)
+    if result.best is None:
+        sys.exit(1)
+
+
+def _identity(given: Mapping[str, Any]) -> dict[str, object]:
+    """What makes another search of it: not budgets, workers, or where files lie."""
+    names = (
+        *("strategy", "objective", "number", "kept", "brief_epochs", "epochs", "rank_by", "warm_up", "keep"),
+        *("prescreen", "reject_below", "max_params", "max_flops", "max_latency", "table", "train", "valid_fraction"),
+    )
+    return {name: list(given[name]) if isinstance(given[name], tuple) else given[name] for name in names}
+
+
+def _folder_name(given: Mapping[str, Any], proxies: Evaluator) -> str:
+    about = json.dumps([_identity(given), given["recipe"], proxies.describe()], sort_keys=True)
+    name = asked.named_with_options(given["strategy"])[0]
+    digest = blake2b(about.encode(), digest_size=3).hexdigest()
+    return f"{name}-{given['space']}-{given['data']}-seed{given['seed']}-{digest}"
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+
+def _benchmark(given: Mapping[str, Any]) -> Benchmark:
+    from naswot.benchmark import get_benchmark
+
+    benchmark = get_benchmark(given["table"].partition("/")[0], given["data_root"])
+    if _is_given("space") and benchmark.space.name != given["space"]:
+        raise click.UsageError(f"{benchmark.name} is about the space {benchmark.space.name}, not {given['space']}")
+    return benchmark
+
+
+def _source(given: Mapping[str, Any], benchmark: Benchmark | None) -> dict[str, Any]:
+    """Images as asked for, or those on which the benchmark's networks were trained."""
+    if benchmark is None or _is_given("data") or not benchmark.images:
+        return {"data": given["data"], "size": given["size"]}
+    return {**benchmark.images, "size": given["size"] or benchmark.images.get("size")}
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _evaluator(
+    given: Mapping[str, Any],
+    proxies: Evaluator,
+    images: ImageSet,
+    folder: Path,
+    costs: Mapping[str, Cost],
+    benchmark: Benchmark | None,
+) -> TrialEvaluator:
+    """The main evaluator, with those of further scores that the objectives name."""
+    from dataclasses import replace
+
+    from naswot.evaluators import CallableEvaluator, CombinedEvaluator
+    from naswot.objectives import Objective
+    from naswot.proxy import list_proxies
+
+    main: TrialEvaluator = proxies
+    if given["train"]:
+        main = _training(given, proxies, images, folder)
+    elif benchmark is not None:
+        main = _table(given, benchmark)
+    names = dict.fromkeys(name for text in given["objective"] for name in Objective.parse(text).weights)
+    missing = tuple(name for name in names if name not in main.names and name in list_proxies())
+    parts = [replace(proxies, proxies=missing)] if missing else []
+    extra: list[TrialEvaluator] = [*parts]
+    if "latency" in names:
+        extra.append(CallableEvaluator(proxies.space, costs["latency"], names=("latency",), seed=given["seed"]))
+    return CombinedEvaluator(*extra, main) if extra else main
+
+
+def _training(given: Mapping[str, Any], proxies: Evaluator, images: ImageSet, folder: Path) -> TrialEvaluator:
+    from naswot.training.evaluator import TrainingEvaluator
+    from naswot.training.recipe import get_recipe
+    from naswot.training.splits import three_way_split
+
+    train, valid = three_way_split(images, valid_fraction=given["valid_fraction"], seed=given["seed"])
+    recipe = get_recipe(given["recipe"], epochs=given["epochs"] or _FULL_EPOCHS)
+    strategy = asked.named_with_options(given["strategy"])[0]
+    return TrainingEvaluator(
+        proxies.space,
+        train,
+        valid,
+        recipe,
+        seed=given["seed"],
+        build=proxies.build,
+        device=given["device"],
+        folder=folder,
+        inherits=strategy == "large_scale_evolution",
+    )
+
+
+def _table(given: Mapping[str, Any], benchmark: Benchmark) -> TrialEvaluator:
+    from naswot.table_evaluator import TableEvaluator
+
+    _, _, rest = given["table"].partition("/")
+    dataset, _, metric = rest.partition("/")
+    dataset = dataset or benchmark.datasets[0]
+    metrics = benchmark.metrics(dataset)
+    metric = metric or ("valid_accuracy" if "valid_accuracy" in metrics else "test_accuracy")
+    return TableEvaluator(benchmark, dataset, metric, epochs=given["epochs"])
+
+
+def _final(
+    given: Mapping[str, Any], result: SearchResult, proxies: Evaluator, images: ImageSet, folder: Path
+) -> dict[str, object]:
+    """Train the winner from scratch on all training images, and look at the test images once."""
+    import torch
+
+    from naswot.data import get_data
+    from naswot.evaluate import single_thread
+    from naswot.seeding import derive_seed
+    from naswot.training.loop import test_accuracy, train
+    from naswot.training.recipe import get_recipe
+
+    if result.best is None:
+        return {}
+    recipe = get_recipe(given["recipe"], epochs=given["epochs"] or _FULL_EPOCHS)
+    with single_thread():
+        model = proxies.model(result.best.trial.genotype)
+        checkpoint = folder / "unfinished" / "final.pt"
+        seed = derive_seed(given["seed"], "final")
+        train(model, images, None, recipe, seed=seed, checkpoint=checkpoint, device=given["device"])
+        held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
+        found = test_accuracy(model, held_out)
+    torch.save(model.state_dict(), folder / "weights.pt")
+    return {"test_accuracy": found, "epochs": recipe.epochs, "weights": str(folder / "weights.pt")}
+
+
+# --------------------------------------------------------------------------------------------------------------- output
+
+
+def _summary(
+    given: Mapping[str, Any],
+    result: SearchResult,
+    space: SearchSpace,
+    folder: Path,
+    options: Mapping[str, object],
+    tested: Mapping[str, object],
+) -> dict[str, Any]:
+    def told(record: Record) -> dict[str, Any]:
+        scores = for_json(dict(record.evaluation.scores))
+        return {"arch": space.format(record.trial.genotype), "epochs": record.epochs or None, "scores": scores}
+
+    return {
+        "command": "search",
+        "strategy": given["strategy"],
+        "folder": str(folder),
+        "options": options,
+        "objectives": [objective.text for objective in result.objectives],
+        "trials": len(result.records),
+        "failed": sum(record.values is None for record in result.records),
+        "scored_untrained": result.n_scored,
+        "seconds": round(result.seconds, 2),
+        "stopped": result.stopped,
+        "winner": None if result.best is None else told(result.best),
+        "front": [told(record) for record in result.front] if len(result.objectives) > 1 else [],
+        "final": dict(tested),
+    }
+
+
+def _write(result: SearchResult, space: SearchSpace, summary: dict[str, Any], folder: Path) -> None:
+    from naswot.plots_search import plot_front, plot_search
+
+    names = list(dict.fromkeys(name for record in result.records for name in record.evaluation.scores))
+    texts = [objective.text for objective in result.objectives]
+    shown = [text for text in texts if text not in names]
+    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "arch", "epochs", *shown, *names, "seconds", "spent", "scored_untrained", "error"])
+        for record in result.records:
+            values = dict(zip(texts, record.values or [None] * len(texts), strict=True))
+            scores = [record.evaluation.scores.get(name) for name in names]
+            cost = round(sum(record.evaluation.seconds.values()), 4), round(record.spent, 4)
+            head = [record.trial.number, space.format(record.trial.genotype), record.epochs or ""]
+            row = [*head, *(values[text] for text in shown), *scores, *cost, record.n_scored, record.error]
+            writer.writerow(row)
+    write_json(folder / "summary.json", summary)
+    plot_search(result, folder / "search.png", title=f"{summary['strategy']} on {space.name}")
+    if len(result.objectives) > 1:
+        plot_front(result, folder / "front.png", title=f"{summary['strategy']} on {space.name}")
+
+
+def _print(result: SearchResult, space: SearchSpace, summary: dict[str, Any], given: Mapping[str, Any]) -> None:
+    if given["as_json"]:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    from rich.table import Table
+
+    console = shared.console()
+    rows = result.front if len(result.objectives) > 1 else _best_first(result)
+    table = Table("", box=None, pad_edge=False)
+    for objective in result.objectives:
+        table.add_column(objective.text, justify="right", no_wrap=True)
+    table.add_column("epochs", justify="right")
+    table.add_column("arch", overflow="fold", min_width=30)
+    for rank, record in enumerate(rows[: given["top"]], start=1):
+        cells = [shared.number(value) for value in record.values or ()]
+        table.add_row(str(rank), *cells, str(record.epochs or ""), space.format(record.trial.genotype))
+    console.print(table, "")
+    failed = f", {summary['failed']} failed (see trials.csv)" if summary["failed"] else ""
+    scored = f", {summary['scored_untrained']} architectures scored untrained" if summary["scored_untrained"] else ""
+    console.print(f"{summary['trials']} trials in {summary['seconds']:.1f} s{scored}{failed}", soft_wrap=True)
+    if "test_accuracy" in summary["final"]:
+        final = summary["final"]
+        told = f"winner, trained on all images for {final['epochs']} epochs"
+        console.print(f"{told}: {final['test_accuracy']:.2f} % test accuracy", soft_wrap=True)
+    files = ", ".join(sorted(p.name for p in Path(summary["folder"]).iterdir() if p.is_file() and "-" not in p.suffix))
+    console.print(f"{summary['folder']}: {files}", soft_wrap=True)
+
+
+def _best_first(result: SearchResult) -> list[Record]:
+    key: Callable[[Record], tuple[float, ...]] = lambda r: (-r.epochs, *(-value for value in r.values or ()))  # noqa: E731
+    good = {r.trial.genotype: r for r in sorted(result.records, key=lambda r: r.epochs) if r.values is not None}
+    return sorted(good.values(), key=key)
