@@ -11,7 +11,19 @@ import click
 from naswot import __version__
 from naswot.errors import NaswotError
 
-_COMMANDS = ("search", "score", "rank", "correlate", "calibrate", "reproduce", "report", "export", "benchmark", "list")
+_COMMANDS = (
+    "search",
+    "train",
+    "score",
+    "rank",
+    "correlate",
+    "calibrate",
+    "reproduce",
+    "report",
+    "export",
+    "benchmark",
+    "list",
+)
 
 
 class _LazyGroup(click.Group):

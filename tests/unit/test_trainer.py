@@ -306,3 +306,13 @@ def test_two_processes_learn_the_same_as_one():
         assert torch.allclose(value, together.state_dict()[name], atol=1e-6)  # the sum of two halves is rounded apart
     for one, two in zip(expected.history, result.history, strict=True):
         assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_chance_within_the_model_is_the_seeds_own():
+    """All images are the same, so that their order does not matter."""
+    images = ImageSet("grey", torch.ones(16, 1, 4, 4), torch.arange(16) % 2, 2, (0.5,), (0.5,))
+    models = [network(dropout=0.5) for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        train(model, images, None, QUICK, seed=seed)
+    assert same(models[0], models[1])
+    assert not same(models[0], models[2])
