@@ -26,6 +26,10 @@ from naswot.workers import worker_pool
 SPACE = get_space("nasbench201")
 
 
+def told(found):
+    return [(r.trial, r.values, r.error, dict(r.evaluation.scores)) for r in found.records]
+
+
 class Timed:
     """Takes ten seconds an epoch without taking any."""
 
@@ -110,7 +114,7 @@ def test_a_search_by_time_alone_ends_when_nothing_new_comes(monkeypatch):
     assert (len(found.records), found.stopped) == (6, "nothing new")
 
 
-# ------------------------------------------------------------------------------------------------- order and parallelism
+# ------------------------------------------------------------------------------------------------ order and parallelism
 
 
 def test_the_result_depends_on_the_open_trials_not_on_who_ends_first():
@@ -149,7 +153,7 @@ def test_the_cascade_keeps_workers_busy_and_waits_between_its_stages():
     assert found.best is found.records[-1]  # though the brief ones have the same value
 
 
-# -------------------------------------------------------------------------------------------------------------- failures
+# ------------------------------------------------------------------------------------------------------------- failures
 
 
 def test_failures_are_told_recorded_and_the_search_goes_on(tmp_path):
@@ -203,11 +207,7 @@ def test_the_front_is_what_nobody_dominates():
     assert len({r.trial.genotype for r in found.front}) == len(found.front)
 
 
-# ---------------------------------------------------------------------------------------------------------------- resume
-
-
-def told(found):
-    return [(r.trial, r.values, r.error, dict(r.evaluation.scores)) for r in found.records]
+# --------------------------------------------------------------------------------------------------------------- resume
 
 
 def rows(folder):

@@ -1,0 +1,111 @@
+"""``naswot search`` by strategies: what it prints and writes, resume, limits, wrong words."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+TINY = ("--build", "width=2", "--build", "n_cells=1", "--size", 8, "-N", 8, "--workers", 1)
+
+
+def table(folder):
+    with (folder / "trials.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_is_a_cascade_by_default_and_tests_once(run, tmp_path):
+    words = ["search", "--train", *TINY, "-n", 6, "--kept", 2, "--brief-epochs", 1, "--epochs", 2]
+    code, out, _ = run(*words, "--out", tmp_path / "a")
+    assert code == 0
+    assert "winner, trained on all images for 2 epochs: " in out
+    rows = table(tmp_path / "a")
+    assert [row["epochs"] for row in rows] == ["1", "1", "2"]
+    assert rows[2]["arch"] in (rows[0]["arch"], rows[1]["arch"])
+    assert {row["scored_untrained"] for row in rows} == {"6"}
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert summary["winner"]["arch"] == rows[2]["arch"]
+    assert summary["final"]["epochs"] == 2
+    assert 0 <= summary["final"]["test_accuracy"] <= 100
+    assert summary["options"]["evaluator"]["n_valid"] == round(0.25 * 1438)
+    weights = torch.load(tmp_path / "a" / "weights.pt", weights_only=True)
+    assert weights["stem.0.weight"].shape[0] == 2
+    again, out_again, _ = run(*words, "--out", tmp_path / "a")
+    assert again == 0
+    assert table(tmp_path / "a") == rows
+    assert "test accuracy" in out_again
+    code, out, _ = run("report", tmp_path / "a")
+    assert code == 0
+
+
+def test_a_benchmark_of_a_part_of_its_space_is_searched_in_that_part(run, tmp_path):
+    words = ["search", "--benchmark", "nasbench201_digits", "--strategy", "regularized_evolution(population=5)"]
+    code, out, _ = run(*words, "--evaluations", 12, "--workers", 1, "--out", tmp_path / "b", "--json")
+    assert code == 0
+    summary = json.loads(out)
+    assert (summary["trials"], summary["failed"], summary["stopped"]) == (12, 0, "budget")
+    rows = table(tmp_path / "b")
+    assert float(summary["winner"]["scores"]["test_accuracy"]) == max(float(row["test_accuracy"]) for row in rows)
+    assert (tmp_path / "b" / "search.png").stat().st_size > 1000
+
+
+def test_several_objectives_give_a_front(run, tmp_path):
+    words = ["search", "--strategy", "random", *TINY, "-n", 12, "--objective", "naswot", "--objective=-params"]
+    code, out, _ = run(*words, "--out", tmp_path / "c", "--json")
+    assert code == 0
+    front = json.loads(out)["front"]
+    points = [(point["scores"]["naswot"], -point["scores"]["params"]) for point in front]
+    assert points == sorted(points, reverse=True)
+    assert [p[1] for p in points] == sorted(p[1] for p in points)
+    assert (tmp_path / "c" / "front.png").exists()
+
+
+def test_limits_hold_and_help_is_counted(run, tmp_path):
+    words = ["search", "--strategy", "regularized_evolution", *TINY, "--evaluations", 8, "--objective", "params"]
+    code, out, _ = run(
+        *words, "--max-params", 2200, "--warm-up", 10, "--keep", 4, "--prescreen", 2, "--out", tmp_path / "d", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["scored_untrained"] >= 10
+    assert max(float(row["params"]) for row in table(tmp_path / "d")) <= 2200
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max-params", 5], "--max-params goes with --train, --strategy or --benchmark"),
+        (["--strategy", "randm"], "did you mean 'random'"),
+        (["--strategy", "random(p=1)"], "random has no option 'p'"),
+        (["--strategy", "random", "--objective", "a*b"], "no weighted sum"),
+        (["--strategy", "random", "--objective", "accuracy"], "needs 'accuracy'"),
+        (["--strategy", "random", "--max-params", 5, *TINY], "impossible constraint"),
+        (["--strategy", "random", "--objective", "naswot", "--objective", "params", "--warm-up", 2], "keep"),
+        (["--train", "--benchmark", "nasbench201_digits"], "give one of them"),
+        (["--benchmark", "nasbench201_digits", "--space", "darts"], "is about the space nasbench201"),
+        (["--benchmark", "nasbench201_digits/digit"], "digit"),
+        (["--train", "--recipe", "quik", *TINY], "did you mean 'quick'"),
+        (["--train", "--valid-fraction", 1.5, *TINY], "fraction"),
+    ],
+)
+def test_wrong_words_are_explained(run, tmp_path, words, message):
+    code, _, err = run("search", *words, "--out", tmp_path / "e")
+    assert code in (1, 2)
+    assert message in err
+
+
+def test_other_options_do_not_mix_in_one_folder(run, tmp_path):
+    words = ["search", "--strategy", "random", *TINY, "-n", 2, "--out", tmp_path / "f"]
+    assert run(*words)[0] == 0
+    code, _, err = run(*words, "--seed", 1)
+    assert code == 1
+    assert "holds results of other options" in err
+
+
+def test_strategies_are_listed(run):
+    code, out, _ = run("list", "searchers", "--json")
+    assert code == 0
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert rows["regularized_evolution"]["options"] == "population=10, sample=3, replace=False"
+    assert rows["nsga2"]["objectives"] == "several"
