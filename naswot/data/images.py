@@ -82,11 +82,11 @@ class ImageSet:
                 f"take 1 to {len(self)}"
             )
         chosen = torch.randperm(len(self), generator=generator)[:n]
-        return Batch(self._normalised(self.images[chosen]), None if self.labels is None else self.labels[chosen])
+        return Batch(self.normalised(self.images[chosen]), None if self.labels is None else self.labels[chosen])
 
     def tensors(self) -> tuple[Tensor, Tensor | None]:
         """All images normalised, (M, C, H, W) float32, and their labels (M,) int64."""
-        return self._normalised(self.images), self.labels
+        return self.normalised(self.images), self.labels
 
     def subset(self, indices: Sequence[int] | Tensor) -> ImageSet:
         """The images at ``indices``, in that order."""
@@ -109,11 +109,12 @@ class ImageSet:
         order = torch.randperm(len(self), generator=generator)
         return self.subset(order[:n_first]), self.subset(order[n_first:])
 
-    def _normalised(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images of this set, (N, C, H, W) on any device, as float32 of mean 0 and standard deviation 1."""
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
         mean = torch.tensor(self.mean, dtype=torch.float32).view(-1, 1, 1) * scale
         std = torch.tensor(self.std, dtype=torch.float32).view(-1, 1, 1) * scale
-        return (images.float() - mean) / std
+        return (images.float() - mean.to(images.device)) / std.to(images.device)
 
 
 def check_labels(labels: Tensor, n: int, n_classes: int) -> None:

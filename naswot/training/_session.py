@@ -21,9 +21,9 @@ from naswot.preserve import in_mode
 from naswot.seeding import derive_seed, random_state, seeded, set_random_state, torch_generator
 from naswot.training.augment import augment
 from naswot.training.checkpoint import read_checkpoint, write_checkpoint
-from naswot.training.evaluation import evaluate
+from naswot.training.evaluation import EVALUATION_BATCH, evaluate
 from naswot.training.recipe import TrainingRecipe
-from naswot.training.splits import labelled
+from naswot.training.splits import LabelledImages
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -75,10 +75,10 @@ class Session:
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.to(fabric.device)
-        self.images, self.labels = labelled(job.train, fabric.device)
-        self.valid = None if job.valid is None else labelled(job.valid, fabric.device)
-        self.batch_size = min(recipe.batch_size, len(self.labels))
-        self.steps = len(self.labels) // self.batch_size
+        self.images = LabelledImages(job.train, fabric.device)
+        self.valid = None if job.valid is None else LabelledImages(job.valid, fabric.device)
+        self.batch_size = min(recipe.batch_size, len(self.images))
+        self.steps = len(self.images) // self.batch_size
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             recipe.learning_rate,
@@ -115,7 +115,7 @@ class Session:
             self.schedule.step()
         metrics = {"epoch": float(self.epoch), "train_loss": loss, "learning_rate": rate}
         if self.valid is not None:
-            found = self._validate(*self.valid)
+            found = self._validate(self.valid)
             metrics |= {"valid_accuracy": found["accuracy"], "valid_loss": found["loss"]}
         self.history.append(metrics)
         return metrics
@@ -133,9 +133,10 @@ class Session:
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (N, C, H, W), changed as the recipe says, and labels (N,) of each step of an epoch."""
         changes = torch_generator(derive_seed(self.job.seed, "augmentation", epoch))
-        order = torch.randperm(len(self.labels), generator=self.order)[: self.steps * self.batch_size]
-        for chosen in order.to(self.labels.device).split(self.batch_size):
-            yield augment(self.images[chosen], self.recipe, generator=changes), self.labels[chosen]
+        order = torch.randperm(len(self.images), generator=self.order)[: self.steps * self.batch_size]
+        for chosen in order.to(self.fabric.device).split(self.batch_size):
+            images, labels = self.images.batch(chosen)
+            yield augment(images, self.recipe, generator=changes), labels
 
     def step(self, images: Tensor, labels: Tensor, number: int) -> float:
         """Learn from this process's share of a batch.
@@ -184,16 +185,16 @@ class Session:
                 "find_learning_rate), a warm-up, or a smaller clip_norm"
             )
 
-    def _validate(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+    def _validate(self, valid: LabelledImages) -> dict[str, float]:
         fabric = self.fabric
-        share = slice(fabric.global_rank, None, fabric.world_size)
+        batches = valid.batches(EVALUATION_BATCH, share=fabric.global_rank, of=fabric.world_size)
 
         def total(sums: Tensor) -> Tensor:
             added: Any = fabric.all_reduce(sums.to(fabric.device), reduce_op="sum")
             return torch.as_tensor(added)
 
         model = self.model if self.averaged is None else self.averaged.module
-        return evaluate(model, images[share], labels[share], precision=fabric.autocast, total=total)
+        return evaluate(model, batches, precision=fabric.autocast, total=total)
 
     def save(self, seconds: float) -> None:
         """Write the checkpoint, if there is to be one.

@@ -37,9 +37,13 @@ def identify(
         "recipe": dict(recipe),
         "seed": seed,
         "model": digest_of(model),
-        "train": batch_digest(Batch(*train.tensors())),
-        "valid": None if valid is None else batch_digest(Batch(*valid.tensors())),
+        "train": _digest_of_images(train),
+        "valid": None if valid is None else _digest_of_images(valid),
     }
+
+
+def _digest_of_images(data: ImageSet) -> str:
+    return f"{batch_digest(Batch(data.images, data.labels))} {data.mean} {data.std}"
 
 
 def digest_of(model: nn.Module) -> str:

@@ -21,9 +21,9 @@ from naswot.errors import InputError, OptionError
 from naswot.training._session import Job, Session, memory_shortage_named
 from naswot.training.checkpoint import identify
 from naswot.training.devices import OnEpoch, is_spawning, launch, make_fabric
-from naswot.training.evaluation import evaluate
+from naswot.training.evaluation import EVALUATION_BATCH, evaluate
 from naswot.training.recipe import TrainingRecipe
-from naswot.training.splits import labelled, refuse_test_images
+from naswot.training.splits import LabelledImages, refuse_test_images
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def train(
             refuse_test_images(data, "trained or validated on")
     if initial_state is not None:
         _load(model, initial_state)
-    identity = {} if checkpoint is None else identify(model, train, valid, recipe.describe(), seed)
-    job = Job(model, train, valid, recipe, seed, checkpoint, identity)
+    path = None if checkpoint is None else Path(checkpoint)
+    identity = {} if path is None else identify(model, train, valid, recipe.describe(), seed)
+    job = Job(model, train, valid, recipe, seed, path, identity)
     fabric = make_fabric(device, devices=devices, num_nodes=num_nodes, precision=recipe.precision)
     _check_batch(train, recipe, fabric.world_size)
     history, seconds, state = launch(fabric, run_session, job, on_epoch)
@@ -168,7 +169,7 @@ def test_accuracy(model: nn.Module, test: ImageSet) -> float:
     if test.split != "test":
         raise OptionError(f"expected test images, but got the {test.split} part of {test.name}; get it by split='test'")
     device = next(model.parameters()).device
-    return evaluate(model, *labelled(test, device))["accuracy"]
+    return evaluate(model, LabelledImages(test, device).batches(EVALUATION_BATCH))["accuracy"]
 
 
 test_accuracy.__test__ = False  # type: ignore[attr-defined]  # its name would make it a test where it is imported

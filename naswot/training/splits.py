@@ -1,6 +1,8 @@
-"""Three parts of the images: to learn from, to choose by, and to report on once."""
+"""Three parts of the images, to learn from, to choose by and to report on once; and batches of them on a device."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -42,13 +44,35 @@ def refuse_test_images(data: ImageSet, purpose: str) -> None:
         )
 
 
-def labelled(data: ImageSet, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """All images, (M, C, H, W) float32 and normalised, and their labels (M,) int64, on a device.
+class LabelledImages:
+    """Images on a device as their set holds them, so that bytes stay bytes; each batch is normalised when it is taken.
 
+    Args:
+        data: the set.
+        device: where the images go.
     Raises:
         InputError: if there are no labels.
     """
-    images, labels = data.tensors()
-    if labels is None:
-        raise InputError(f"training needs labels, but {data.name} ({data.split}) has none")
-    return images.to(device), labels.to(device)
+
+    def __init__(self, data: ImageSet, device: torch.device | str) -> None:
+        if data.labels is None:
+            raise InputError(f"training needs labels, but {data.name} ({data.split}) has none")
+        self._data = data
+        self._images = data.images.to(device)
+        self.labels = data.labels.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, chosen: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Normalised images (N, C, H, W) float32 and labels (N,) int64.
+
+        Args:
+            chosen: (N,) int64 on the device, or a slice.
+        """
+        return self._data.normalised(self._images[chosen]), self.labels[chosen]
+
+    def batches(self, batch_size: int, *, share: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in order, or a share of them: every ``of``-th from number ``share`` on."""
+        for first in range(share, len(self), of * batch_size):
+            yield self.batch(slice(first, first + of * batch_size, of))

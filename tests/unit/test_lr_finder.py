@@ -82,6 +82,12 @@ def test_a_loss_that_never_falls_gives_a_tenth_of_its_smallest():
     assert curve.suggestion == pytest.approx(curve.rates[2] / 10)
 
 
+def test_noise_of_the_first_steps_decides_nothing():
+    losses = iter([9.0, 6.0, 3.0, *[3.0] * 60, *[3.0 - 0.02 * k for k in range(37)]])
+    curve = range_test(lambda rate: next(losses), smoothing=0.0)
+    assert curve.rates.index(curve.suggestion) > 60
+
+
 def test_the_end_at_four_times_the_best():
     losses = iter([1.0] * 20 + [3.9, 4.1, 1.0])
     curve = range_test(lambda rate: next(losses), smoothing=0.0, steps=100)

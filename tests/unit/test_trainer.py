@@ -28,10 +28,11 @@ from naswot.errors import (
 )
 from naswot.seeding import seeded, torch_generator
 from naswot.space import get_space
+from naswot.training.brief import train_briefly
 from naswot.training.loop import test_accuracy as accuracy_on_test
 from naswot.training.loop import train
 from naswot.training.recipe import get_recipe
-from naswot.training.splits import three_way_split
+from naswot.training.splits import LabelledImages, three_way_split
 
 QUICK = get_recipe("quick", epochs=2, batch_size=16)
 
@@ -70,6 +71,35 @@ def test_digits_are_learned_in_three_epochs():
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert result.history[-1]["valid_loss"] < result.history[0]["valid_loss"] < math.log(10)
     assert result.seconds > 0
+
+
+def test_the_quick_recipe_is_the_brief_training_to_the_last_bit():
+    """So that accuracies of ``naswot search`` and of ``benchmark build`` are those of ``naswot train``."""
+    images = get_data("digits", size=8).subset(range(300))
+    models = []
+    for _ in range(2):
+        with seeded(0):
+            models.append(get_space("nasbench201").build((3, 1, 2, 1, 4, 3), width=4, n_cells=1))
+    brief = train_briefly(models[0], images, images, epochs=2, seed=7)
+    result = train(models[1], images, images, get_recipe("quick", epochs=2), seed=7)
+    assert (brief.loss, brief.accuracy) == (result.train_loss, result.valid_accuracy)
+    assert same(*models)
+
+
+def test_images_stay_bytes_and_are_normalised_by_the_batch():
+    data = get_data("digits", size=8)
+    raw = ImageSet("bytes", (255 * data.images).to(torch.uint8), data.labels, 10, data.mean, data.std)
+    held = LabelledImages(raw, "cpu")
+    images, labels = raw.tensors()
+    taken = list(held.batches(100))
+    assert torch.equal(torch.cat([x for x, _ in taken]), images)
+    assert torch.equal(torch.cat([y for _, y in taken]), labels)
+    assert max(len(y) for _, y in taken) == 100
+    parts = [[y for _, y in held.batches(100, share=share, of=3)] for share in range(3)]
+    assert all(torch.equal(torch.cat(part), labels[share::3]) for share, part in enumerate(parts))
+    assert all(len(y) <= 100 for part in parts for y in part)
+    chosen = torch.tensor([5, 2, 900])
+    assert torch.equal(held.batch(chosen)[0], images[chosen])
 
 
 def test_only_the_seed_decides():
