@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from naswot.scoring import explain as explain
     from naswot.scoring import hamming_kernel as hamming_kernel
     from naswot.scoring import score as score
+    from naswot.searcher import get_searcher as get_searcher
+    from naswot.searcher import list_searchers as list_searchers
+    from naswot.searching import Budget as Budget
+    from naswot.searching import run_search as run_search
     from naswot.space import get_space as get_space
     from naswot.space import list_spaces as list_spaces
     from naswot.types import Batch as Batch
@@ -51,6 +55,10 @@ _HOMES = {
     "explain": "scoring",
     "hamming_kernel": "scoring",
     "score": "scoring",
+    "get_searcher": "searcher",
+    "list_searchers": "searcher",
+    "Budget": "searching",
+    "run_search": "searching",
     "get_space": "space",
     "list_spaces": "space",
     "Batch": "types",
@@ -58,6 +66,7 @@ _HOMES = {
 
 __all__ = [
     "Batch",
+    "Budget",
     "PassOptions",
     "Passes",
     "agreement_kernel",
@@ -66,15 +75,18 @@ __all__ = [
     "explain",
     "get_benchmark",
     "get_proxy",
+    "get_searcher",
     "get_space",
     "hamming_kernel",
     "list_benchmarks",
     "list_proxies",
+    "list_searchers",
     "list_spaces",
     "log_determinant",
     "measure",
     "rank",
     "register_proxy",
+    "run_search",
     "score",
 ]
 __version__ = "0.1.0"

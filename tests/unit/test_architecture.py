@@ -20,6 +20,7 @@ PACKAGES = (naswot, proxies, bench_adapters)
 FILES = sorted(path for package in PACKAGES for path in Path(package.__file__).parent.rglob("*.py"))
 LEAVES = {"errors", "types", "seeding", "registry", "kernels", "_popcount", "_patterns", "_team", "logits"}
 HEAVY = {"pandas", "matplotlib", "sklearn", "numba", "PIL", "transformers", "rich", "click"}
+HEAVY |= {"lightning_fabric", "pymoo", "optuna", "ray", "onnx", "onnxscript", "tensorboard"}
 
 
 def name_of(path):
