@@ -152,13 +152,14 @@ def _folder_name(about: Mapping[str, Any]) -> str:
 
 def _open(folder: Path, about: Mapping[str, Any]) -> None:
     """Make the folder, or see that it is this training's."""
+    if not _is_first_process():
+        return
     options = folder / "options.json"
     if not options.exists():
         if folder.is_dir() and any(folder.iterdir()):
             raise StoreError(f"{folder} holds files but no training; choose another --out")
-        if _is_first_process():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(options, about)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(options, about)
         return
     try:
         found = json.loads(options.read_text(encoding="utf-8"))

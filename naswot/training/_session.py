@@ -222,7 +222,10 @@ class Session:
     def resume(self) -> float:
         """Go on from the checkpoint, if there is one; seconds of the sessions before."""
         path = self.job.checkpoint
-        state = None if path is None else read_checkpoint(path, self.job.identity)
+        state: dict[str, Any] | None = None
+        if path is not None and self.fabric.is_global_zero:
+            state = read_checkpoint(path, self.job.identity)
+        state = self.fabric.broadcast(state)  # to machines that cannot see the file
         if state is None:
             return 0.0
         self.epoch, self.history = state["epoch"], state["history"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from naswot.data.images import ImageSet
 from naswot.errors import InputError, OptionError
 from naswot.training._session import Job, Session, memory_shortage_named
-from naswot.training.checkpoint import identify
+from naswot.training.checkpoint import identify, read_checkpoint
 from naswot.training.devices import OnEpoch, is_spawning, launch, make_fabric
 from naswot.training.evaluation import EVALUATION_BATCH, evaluate
 from naswot.training.recipe import TrainingRecipe
@@ -128,6 +128,8 @@ def train(
     job = Job(model, train, valid, recipe, seed, path, identity)
     fabric = make_fabric(device, devices=devices, num_nodes=num_nodes, precision=recipe.precision)
     _check_batch(train, recipe, fabric.world_size)
+    if path is not None and is_spawning(fabric):
+        read_checkpoint(path, identity)  # what is wrong with it is told better from here
     history, seconds, state = launch(fabric, run_session, job, on_epoch)
     if is_spawning(fabric):
         _load(model.to(device), state)

@@ -321,17 +321,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_the_same_as_one():
+def test_two_processes_learn_the_same_as_one_and_go_on(tmp_path):
     """Several seconds, most of it the start of the processes."""
-    recipe = get_recipe("augmented", epochs=2, batch_size=16, ema_decay=0.5)
+    recipe = get_recipe("augmented", epochs=3, batch_size=16, ema_decay=0.5)
     alone, together = (nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Linear(2, 2)) for _ in range(2))
     together.load_state_dict(alone.state_dict())
     expected = train(alone, blobs(), blobs(), recipe, seed=1)
-    told = []
-    result = train(
-        together, blobs(), blobs(), recipe, seed=1, devices=2, on_epoch=lambda epoch, metrics: told.append(metrics)
-    )
-    assert result.history == tuple(told)
+    path, told = tmp_path / "c.pt", []
+    first = {name: value.clone() for name, value in together.state_dict().items()}
+    with pytest.raises(_Stop):
+        train(together, blobs(), blobs(), recipe, seed=1, checkpoint=path, on_epoch=stop_after(1))
+    together.load_state_dict(first)
+    options = {"seed": 1, "devices": 2, "checkpoint": path}
+    result = train(together, blobs(), blobs(), recipe, **options, on_epoch=lambda _, metrics: told.append(metrics))
+    assert result.history[1:] == tuple(told)
+    with pytest.raises(StoreError, match="another training"):
+        train(alone, blobs(), blobs(), recipe, **options)
     for name, value in alone.state_dict().items():
         assert torch.allclose(value, together.state_dict()[name], atol=1e-6)  # the sum of two halves is rounded apart
     for one, two in zip(expected.history, result.history, strict=True):
