@@ -37,9 +37,8 @@ class Predictor(Searcher):
         seed: of everything random.
         n_objectives: 1.
         model: ``"forest"`` or ``"gp"``; the latter needs some ten times as long.
-        acquisition: ``"ucb"`` (mean + beta deviations; the best of the three in 24 searches of 100 trials on each data
-            set of NAS-Bench-201), ``"ei"`` (expected improvement) or ``"thompson"`` (a normal draw for each
-            architecture, as BANANAS).
+        acquisition: ``"ei"`` (expected improvement, as SMAC with a forest: Hutter et al., LION 2011), ``"ucb"`` (mean
+            + beta deviations) or ``"thompson"`` (a normal draw for each architecture, as BANANAS).
         n_initial: random architectures before the first model.
         refit: results after which the model is fitted again and a new pool is ranked.
         n_trees: of the forest.
@@ -63,7 +62,7 @@ class Predictor(Searcher):
         seed: int = 0,
         n_objectives: int = 1,
         model: Literal["forest", "gp"] = "forest",
-        acquisition: Literal["ei", "ucb", "thompson"] = "ucb",
+        acquisition: Literal["ei", "ucb", "thompson"] = "ei",
         n_initial: int = 20,
         refit: int = 10,
         n_trees: int = 50,
