@@ -107,6 +107,16 @@ class EvolvedGraph(SearchSpace):
         """The first model of the paper's searches: linear, without any vertex, at a learning rate of 0.1."""
         return self.from_graph(Graph(_START_RATE))
 
+    def propose_mutation(self, genotype: Genotype, rng: np.random.Generator) -> tuple[Genotype, bool]:
+        """A child by one of the paper's mutations, and whether it inherits its parent's weights.
+
+        Unlike :meth:`mutate`, which changes one gene, it keeps to changes that make sense of a graph.
+        """
+        from naswot.spaces._graph_mutations import mutate_graph  # it imports this module
+
+        child = mutate_graph(self, self.check(genotype), rng)
+        return child.genotype, child.inherits
+
     def learning_rate(self, genotype: Genotype) -> float:
         """Learning rate at which the architecture is to be trained."""
         return RATES[self.check(genotype)[0]]

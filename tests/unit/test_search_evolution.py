@@ -4,6 +4,7 @@ import pytest
 
 from naswot.errors import OptionError
 from naswot.searcher import get_searcher
+from naswot.space import get_space
 from naswot.testing.toy_space import ToySpace, planted
 
 SPACE = ToySpace((5,) * 6)
@@ -137,6 +138,23 @@ class TestLargeScaleEvolution:
             child = step(searcher, float(i))
             below = (child.genotype[5] - 1) % 5
             assert (child.parent is not None) == bool(below % 2)
+
+    def test_graphs_begin_linear_and_grow_by_the_papers_mutations(self):
+        """All members are linear models first; a child whose weights were reset names no parent."""
+        space = get_space("evolved_graph")
+        searcher = get_searcher("large_scale_evolution", space, population=4)
+        trials = [step(searcher, 0.0) for _ in range(4)]
+        assert {space.format(trial.genotype) for trial in trials} == {"lr0.1"}
+        for _ in range(150):
+            trial = searcher.ask()
+            trials.append(trial)
+            searcher.tell(trial, float(len(space.graph(trial.genotype).vertices)))
+        grown = [len(space.graph(trial.genotype).vertices) for trial in trials]
+        assert max(grown) >= 4
+        fresh = [trial for trial in trials[4:] if trial.parent is None]
+        assert 3 <= len(fresh) <= 40  # one mutation of up to eleven resets the weights
+        heirs = [trial for trial in trials if trial.parent is not None]
+        assert any(sum(a != b for a, b in zip(t.genotype, trials[t.parent].genotype, strict=True)) > 1 for t in heirs)
 
     def test_alternatives_are_children_of_one_parent_and_kill_one_when_chosen(self):
         searcher = get_searcher("large_scale_evolution", SPACE, population=6)

@@ -106,6 +106,21 @@ def test_failed_neighbours_are_not_moved_to():
     for _ in range(6):
         searcher.tell(searcher.ask(), None)
     assert searcher.ask().genotype not in space.neighbours(start.genotype)
+    assert searcher.current is None  # a new start is looked for
+
+
+def test_waits_for_all_starts():
+    searcher = get_searcher("local_search", ToySpace((3, 3)), n_initial=3)
+    trials = [searcher.ask() for _ in range(3)]
+    searcher.tell(trials[0], 1.0)
+    assert searcher.ask() is None
+
+
+def test_architecture_put_in_has_no_alternative():
+    searcher = get_searcher("local_search", ToySpace((3, 3)))
+    searcher.enqueue([(0, 1), (2, 2)])
+    assert [proposal.genotype for proposal in searcher.candidates(5)] == [(0, 1)]
+    assert searcher.n_enqueued == 1
 
 
 def test_alternatives_are_different_and_change_nothing():
