@@ -61,6 +61,12 @@ def test_prescreening_takes_the_best_of_the_alternatives():
     assert chosen == [max(drawn[i : i + 6], key=SCORES.__getitem__) for i in (0, 6, 12)]
 
 
+def test_the_warm_up_is_not_screened_again():
+    helped = Assisted(get_searcher("random", SPACE, seed=1), scorer(), warm_up=50, keep=6, prescreen=3)
+    pool = sample_distinct(SPACE, 50, seed=1)
+    assert [t.genotype for t in play(helped, 6)] == sorted(pool, key=lambda g: -SCORES[g])[:6]
+
+
 def test_prescreened_evolution_still_trains_a_whole_first_population():
     helped = Assisted(get_searcher("regularized_evolution", SPACE, seed=4, population=7), scorer(), prescreen=5)
     play(helped, 7)

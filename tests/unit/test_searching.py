@@ -90,13 +90,16 @@ def test_scoring_counts_as_spent():
     assert found.n_scored == found.records[0].n_scored == 20
 
 
-def test_repeats_are_charged_but_not_evaluated_again():
+@pytest.mark.parametrize("parallel", [0, 2])
+def test_repeats_are_charged_but_not_evaluated_again(parallel):
     class Twice(type(random())):
         def propose(self):
             return super().propose()._replace(genotype=(1, 1, 1, 1, 1, 1))
 
     evaluator = Timed()
-    found = run_search(Twice(SPACE), evaluator, budget=Budget(evaluations=3))
+    with ThreadPoolExecutor(2) as pool:
+        at_once = {"executor": pool, "parallel": parallel} if parallel else {}
+        found = run_search(Twice(SPACE), evaluator, budget=Budget(evaluations=3), **at_once)
     assert len(evaluator.done) == 1
     assert found.records[-1].spent == 360.0
 
@@ -132,6 +135,7 @@ def test_the_result_depends_on_the_open_trials_not_on_who_ends_first():
         return [r.trial for r in found.records]
 
     assert play(3, 3) == play(3, 1)
+    assert [trial.number for trial in play(3, 3)] == list(range(24))
     assert play(3, 3) != play(1, 1)
     serial = run_search(
         get_searcher("regularized_evolution", SPACE, population=4, sample=2, seed=5),
