@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from naswot.data.images import ImageSet
 from naswot.errors import NaswotError, StoreError
 from naswot.evaluate import batch_digest, single_thread
+from naswot.inheritance import inherit_weights
 from naswot.searcher import Trial
 from naswot.seeding import derive_seed, seeded
 from naswot.space import SearchSpace
@@ -29,9 +30,10 @@ from naswot.types import Batch, Evaluation
 class TrainingEvaluator:
     """Trains an architecture and validates it; picklable, so that any executor can run it.
 
-    The initialisation derives from ``(seed, architecture)``, the order of the images from ``seed`` alone. A training
-    runs on one thread of torch, so that any number of workers gives the same bits. One that fails (its loss is no
-    number, its batch does not fit into memory) is a failed evaluation; the search goes on.
+    The initialisation derives from ``(seed, architecture)``, so that what is trained is the very network that an
+    :class:`~naswot.evaluate.Evaluator` of the same seed and options scores; the order of the images derives from
+    ``seed`` alone. A training runs on one thread of torch, so that any number of workers gives the same bits. One that
+    fails (its loss is no number, its batch does not fit into memory) is a failed evaluation; the search goes on.
 
     Args:
         space: the search space.
@@ -104,7 +106,7 @@ class TrainingEvaluator:
         with seeded(derive_seed(self.seed, self.space.format(trial.genotype), 0)):
             model = build(trial.genotype, **{**fitting, **self.build})
         if self.inherits and trial.parent is not None:
-            inherit(model, self._weights(trial.parent))
+            inherit_weights(model, self._weights(trial.parent))
         return model
 
     def _recipe(self, trial: Trial) -> TrainingRecipe:
@@ -154,19 +156,3 @@ class TrainingEvaluator:
             "inherits": self.inherits,
             "seed": self.seed,
         }
-
-
-def inherit(model: nn.Module, parent: Mapping[str, Tensor]) -> list[str]:
-    """Copy those of a parent's weights and buffers into ``model`` that have the same name, shape and type.
-
-    Returns:
-        Their names.
-    """
-    own = model.state_dict()
-    fitting = {
-        name: value
-        for name, value in parent.items()
-        if name in own and (own[name].shape, own[name].dtype) == (value.shape, value.dtype)
-    }
-    model.load_state_dict({**own, **fitting})
-    return list(fitting)

@@ -19,7 +19,7 @@ from naswot.run import sample_distinct
 from naswot.searcher import Trial
 from naswot.space import get_space
 from naswot.table_evaluator import FlopsClock, TableEvaluator
-from naswot.training.evaluator import TrainingEvaluator, inherit
+from naswot.training.evaluator import TrainingEvaluator
 from naswot.training.recipe import get_recipe
 from naswot.training.splits import three_way_split
 
@@ -168,6 +168,14 @@ def test_training_depends_on_seed_and_architecture_alone():
     assert evaluator.evaluate(Trial(0, CELLS[0], epochs=1)).scores != first.scores
 
 
+def test_what_is_trained_is_the_network_that_is_scored():
+    scored = Evaluator(SPACE, searches.images(), ("params",), batch_size=2, seed=4, build=searches.BUILD)
+    for genotype in CELLS:
+        ours = training(seed=4).model(Trial(3, genotype)).state_dict()
+        theirs = scored.model(genotype).state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
 def test_divergence_is_a_failed_evaluation():
     found = training(recipe={"learning_rate": 1e18, "clip_norm": None}).evaluate(Trial(0, CELLS[0]))
     assert found.scores == {}
@@ -201,14 +209,3 @@ def test_children_begin_with_their_parents_weights(tmp_path):
     with pytest.raises(StoreError, match="pass folder="):
         training(inherits=True)
     assert "StoreError" in evaluator.evaluate(Trial(3, CELLS[0], parent=2)).error
-
-
-def test_only_what_has_the_same_shape_is_inherited():
-    small, large = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
-    large.extra = torch.nn.Linear(2, 2)
-    large.weight = torch.nn.Parameter(torch.zeros(5, 3))
-    before = large.extra.weight.clone()
-    assert inherit(large, small.state_dict()) == ["bias"]
-    assert torch.equal(large.bias, small.bias)
-    assert torch.equal(large.weight, torch.zeros(5, 3))
-    assert torch.equal(large.extra.weight, before)
