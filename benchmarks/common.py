@@ -84,11 +84,11 @@ def _parameters(genotype: Genotype) -> int:
     return 9 * genotype.count(3) + genotype.count(2)  # weights of 3x3 and 1x1 edges at one width
 
 
-def write(name: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:
+def write(name: str, rows: Sequence[Mapping[str, Any]], *, out: Path = RESULTS, **about: Any) -> None:
     """Write rows to results/NAME.csv under comment lines that say how they came about, and print them."""
     facts = provenance(**about)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         file.writelines(f"# {key}: {value}\n" for key, value in facts.items())
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
