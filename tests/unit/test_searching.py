@@ -269,3 +269,27 @@ def test_trainings_in_workers_give_the_same_bits(tmp_path):
     here = searches.search("training", tmp_path / "here", parallel=2, evaluations=4)
     assert told(here) == told(there)
     assert rows(tmp_path / "here") == rows(tmp_path / "there")
+
+
+@pytest.mark.slow
+def test_large_scale_evolution_climbs_from_the_linear_model_on_inherited_weights(tmp_path):
+    from naswot.training.evaluator import TrainingEvaluator
+    from naswot.training.recipe import get_recipe
+    from naswot.training.splits import three_way_split
+
+    space = get_space("evolved_graph")
+    train, valid = three_way_split(searches.images(), valid_fraction=0.25)
+    recipe = get_recipe("quick", epochs=3, batch_size=32)
+    evaluator = TrainingEvaluator(space, train, valid, recipe, folder=tmp_path, inherits=True)
+
+    def play():
+        with ResultStore(tmp_path / "r.sqlite", options=evaluator.describe()) as store:
+            evolution = get_searcher("large_scale_evolution", space, population=4, seed=1)
+            return run_search(evolution, evaluator, budget=Budget(evaluations=40), store=store)
+
+    found = play()
+    first = [r.values[0] for r in found.records[:4]]
+    assert {r.trial.genotype for r in found.records[:4]} == {space.start()}
+    assert found.best.values[0] > max(first) + 20  # percent
+    assert sum(r.trial.parent is not None for r in found.records) > 20
+    assert told(play()) == told(found)  # all out of the store, though a result depends on the parent's
