@@ -44,12 +44,17 @@ class _OneInput(nn.Module):
         return self.model(x)
 
 
-class _UnknownLengthError(Exception):
-    """The forward runs over something, and fx does not know how long it is."""
+class _UnknownError(Exception):
+    """The forward asks how long something is, or whether it is true, and fx does not know.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: the something.
+        asked: ``len`` or ``bool``.
+    """
+
+    def __init__(self, node: Node, asked: str) -> None:
         super().__init__(node.name)
-        self.node = node
+        self.node, self.asked = node, asked
 
 
 class _Sized(Proxy):
@@ -58,7 +63,7 @@ class _Sized(Proxy):
     tracer: _LayerTracer
 
     def __len__(self) -> int:
-        return self.tracer.length(self.node)
+        return self.tracer.ask(self.node, "len")
 
     def __getattr__(self, k: str) -> Attribute:
         return _SizedAttribute(self, k)
@@ -70,21 +75,21 @@ class _SizedAttribute(Attribute):
     tracer: _LayerTracer
 
     def __len__(self) -> int:
-        return self.tracer.length(self.node)
+        return self.tracer.ask(self.node, "len")
 
 
 class _LayerTracer(Tracer):
     """Goes into everything but the layers of ``torch.nn``.
 
     Args:
-        lengths: name of a node to the length of what it gives, such as the number of dimensions.
+        known: what fx does not know, by node and question, such as the number of dimensions.
     """
 
     proxy_buffer_attributes = True  # what is made of a buffer is written too, not only its value now
 
-    def __init__(self, lengths: Mapping[str, int]) -> None:
+    def __init__(self, known: Mapping[tuple[str, str], int]) -> None:
         super().__init__()
-        self._lengths = lengths
+        self._known = known
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_layer(m) and module_qualified_name != "model"
@@ -92,18 +97,22 @@ class _LayerTracer(Tracer):
     def proxy(self, node: Node) -> Proxy:
         return _Sized(node, self)
 
-    def length(self, node: Node) -> int:
-        """Length of what a node gives."""
-        if node.name not in self._lengths:
-            raise _UnknownLengthError(node)
-        return self._lengths[node.name]
+    def ask(self, node: Node, question: str) -> int:
+        """``len`` or ``bool`` of what a node gives."""
+        if (node.name, question) not in self._known:
+            raise _UnknownError(node, question)
+        return self._known[node.name, question]
+
+    def to_bool(self, obj: Proxy) -> bool:
+        """Which way an ``if`` goes."""
+        return bool(self.ask(obj.node, "bool"))
 
     def iter(self, obj: Proxy) -> Iterator[Any]:
         """What ``f(*obj)`` and the like run over."""
         try:
             return super().iter(obj)
         except TraceError:
-            return (operator.getitem(obj, i) for i in range(self.length(obj.node)))
+            return (operator.getitem(obj, i) for i in range(self.ask(obj.node, "len")))
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,12 @@ class Traced:
     Args:
         root: holds the network as ``model``, and the constants of its forward.
         graph: names things by their path from ``root``.
+        chooses: whether it is only one of the ways the forward may go by the size of the images.
     """
 
     root: nn.Module
     graph: Graph
+    chooses: bool
 
 
 def trace(model: nn.Module, example: Tensor) -> Traced:
@@ -130,12 +141,12 @@ def trace(model: nn.Module, example: Tensor) -> Traced:
     """
     root = _OneInput(model)
     root.training = model.training
-    lengths: dict[str, int] = {}
-    while True:  # once more for every length that had to be looked up
+    known: dict[tuple[str, str], int] = {}
+    while True:  # once more for every answer that had to be looked up
         try:
-            return Traced(root, _LayerTracer(lengths).trace(root))
-        except _UnknownLengthError as missing:
-            lengths[missing.node.name] = _length(root, missing.node, example)
+            return Traced(root, _LayerTracer(known).trace(root), any(question == "bool" for _, question in known))
+        except _UnknownError as missing:
+            known[missing.node.name, missing.asked] = _answer(root, missing, example)
         except Exception as error:  # anything a forward may raise when its input is no tensor
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
@@ -143,20 +154,25 @@ def trace(model: nn.Module, example: Tensor) -> Traced:
             ) from error
 
 
-def _length(root: nn.Module, node: Node, example: Tensor) -> int:
-    """Length of what a node gives for the example."""
+def _answer(root: nn.Module, missing: _UnknownError, example: Tensor) -> int:
+    """What fx does not know, for the example; it must be the same for one image more."""
     until, copies = Graph(), dict[Node, Node]()
-    for each in node.graph.nodes:
+    for each in missing.node.graph.nodes:
         copies[each] = until.node_copy(each, copies.__getitem__)
-    until.output(copies[node])
-    with torch.no_grad(), in_mode(root, "eval"):
-        value = GraphModule(root, until)(example.clone())
-    if isinstance(value, Tensor):
+    until.output(copies[missing.node])
+    answers = []
+    for images in (example.clone(), torch.cat([example, example[:1]])):
+        with torch.no_grad(), in_mode(root, "eval"):
+            value = GraphModule(root, until)(images)
+        if isinstance(value, Tensor):
+            break
+        answers.append(len(value) if missing.asked == "len" else bool(value))
+    if len(set(answers)) != 1 or isinstance(value, Tensor):
         raise InputError(
-            f"the forward asks for the length of a tensor ({node.name}), perhaps the number of images, which cannot be "
-            "written; shape[0] can"
+            f"the forward asks for {missing.asked}({missing.node.name}), which depends on the values or the number of "
+            "the images and cannot be written"
         )
-    return len(value)
+    return answers[0]
 
 
 def _own(target: str) -> str:

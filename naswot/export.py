@@ -160,6 +160,8 @@ def _head(
     yield ""
     yield "The layers of torch.nn follow train() and eval(); everything else is written as it is in evaluation"
     yield "(no drop-path, no second classifier), whatever the mode."
+    if traced.chooses:
+        yield f"It does for ({sizes}) what the original network chooses by the size of the images."
     omitted = sorted({name.partition(".")[0] for name in parameters if name not in members.names})
     if omitted:
         yield f"Left out, as evaluation does not use them: {', '.join(omitted)}."

@@ -19,6 +19,7 @@ from naswot.integrations import ray_tune as by_ray
 from naswot.objectives import Objective
 from naswot.seeding import numpy_generator
 from naswot.space import SearchSpace, get_space
+from naswot.types import Evaluation
 
 
 def evaluator_of(space, proxies=("naswot", "params"), width=4):
@@ -76,6 +77,21 @@ def test_outcomes(odd):
     singular = outcome_of(evaluator_of("nasbench201"), (Objective.parse("naswot"),), (0,) * 6)
     assert singular.values == (-math.inf,)
     assert singular.reason.startswith("naswot: ")
+
+
+def test_values_of_what_failed_halfway_do_not_count(odd, monkeypatch):
+    half = Evaluation((2, 3, 0), "230", {"value": 23.0}, {}, 0, error="MemoryShortageError: none left")
+    monkeypatch.setattr(odd, "evaluate", lambda trial: half)
+    assert outcome_of(odd, (Objective.parse("value"),), (2, 3, 0)) == (None, half.error, half)
+
+
+def test_optuna_suggests_or_prunes():
+    optuna = pytest.importorskip("optuna")
+    assert by_optuna.suggest_genotype(optuna.trial.FixedTrial({"g0": 1, "g1": 2, "g2": 0}), Odd()) == (1, 2, 0)
+    trial = optuna.trial.FixedTrial({"g0": 1, "g1": 3, "g2": 0})
+    with pytest.raises(optuna.TrialPruned, match=r"\(1, 3, 0\) is no valid genotype of odd"):
+        by_optuna.suggest_genotype(trial, Odd())
+    assert trial.user_attrs["reason"] == "(1, 3, 0) is no valid genotype of odd"
 
 
 def studied(evaluator, objectives, n, *, sampler=None):
