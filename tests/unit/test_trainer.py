@@ -344,8 +344,8 @@ def test_two_processes_learn_the_same_as_one_and_go_on(tmp_path):
 
 
 def test_chance_within_the_model_is_the_seeds_own():
-    """All images are the same, so that their order does not matter."""
-    images = ImageSet("grey", torch.ones(16, 1, 4, 4), torch.arange(16) % 2, 2, (0.5,), (0.5,))
+    """All images and labels are the same, so that their order does not matter."""
+    images = ImageSet("grey", torch.ones(16, 1, 4, 4), torch.ones(16, dtype=torch.int64), 2, (0.5,), (0.5,))
     models = [network(dropout=0.5) for _ in range(3)]
     for model, seed in zip(models, (1, 1, 2), strict=True):
         train(model, images, None, QUICK, seed=seed)

@@ -370,3 +370,16 @@ def test_the_order_of_the_images_is_drawn_anew_each_epoch_from_the_seed():
     sums = blobs().tensors()[0].sum(dim=(1, 2, 3))
     expected = [part for _ in range(2) for part in sums[torch.randperm(64, generator=order)[:48]].split(24)]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+
+
+def test_images_change_in_another_way_each_epoch():
+    ramp = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4).repeat(64, 1, 1, 1) / 16
+    data = ImageSet("ramps", ramp, torch.arange(64) % 2, 2, (0.0,), (1.0,))
+    seen = []
+    for seed in (0, 0, 1):
+        model = linear()
+        model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+        train(model, data, None, get_recipe("quick", epochs=2, crop_padding=1, cutout=2), seed=seed)
+    assert not torch.equal(seen[0], seen[1])
+    assert all(torch.equal(seen[epoch], seen[2 + epoch]) for epoch in range(2))
+    assert not torch.equal(seen[0], seen[4])
