@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from naswot.benchmark import Benchmark
 from naswot.errors import ArchitectureError, OptionError
 from naswot.evaluate import Evaluator, Images
 from naswot.space import SearchSpace
@@ -45,6 +46,7 @@ class ConstrainedSpace(SearchSpace):
         self.inner, self.limits, self._costs = space, dict(limits), dict(costs)
         self.name, self.reference, self.choices = space.name, space.reference, space.choices  # type: ignore[misc]
         self.input_size = space.input_size  # type: ignore[misc]
+        self.build = space.build  # type: ignore[method-assign]  # with all options of the whole space
         self._known: dict[tuple[str, Genotype], float] = {}
 
     def cost(self, what: str, genotype: Genotype) -> float:
@@ -116,9 +118,9 @@ class ConstrainedSpace(SearchSpace):
         """All affordable ones in lexicographic order."""
         return (genotype for genotype in self.inner.genotypes() if self._affordable(genotype))
 
-    def build(self, genotype: Genotype, *, n_classes: int = 10, in_channels: int = 3, **options: Any) -> nn.Module:
-        """Untrained network, as the whole space builds it."""
-        return self.inner.build(genotype, n_classes=n_classes, in_channels=in_channels, **options)
+    def build(self, genotype: Genotype, *, n_classes: int = 10, in_channels: int = 3) -> nn.Module:
+        """Untrained network, as the whole space builds it, with all of its options."""
+        return self.inner.build(genotype, n_classes=n_classes, in_channels=in_channels)
 
     def format(self, genotype: Genotype) -> str:
         """Canonical string, that of the whole space."""
@@ -164,3 +166,11 @@ def network_costs(space: SearchSpace, images: Images, *, build: Mapping[str, Any
         return lambda genotype: counter(genotype).scores.get(what, float("inf"))
 
     return {what: cost(what) for what in ("params", "flops")}
+
+
+def space_held(benchmark: Benchmark) -> SearchSpace:
+    """The space of a benchmark, or the part of it that the benchmark holds, if that is not all."""
+    space = benchmark.space
+    if len(benchmark) >= space.size:
+        return space
+    return ConstrainedSpace(space, {"missing": 0.5}, {"missing": lambda genotype: float(genotype not in benchmark)})

@@ -128,16 +128,13 @@ def constrained(
 
     Of a benchmark that holds a part of its space only, just this part is searched.
     """
-    from naswot.constraints import ConstrainedSpace, network_costs
+    from naswot.constraints import ConstrainedSpace, network_costs, space_held
 
     costs = {**network_costs(space, images, build=build), "latency": _latency(given, space, images, build)}
     asked = {what: given[f"max_{what}"] for what in costs}
     limits = {what: limit for what, limit in asked.items() if limit is not None}
-    if benchmark is not None and len(benchmark) < space.size:
-        space = ConstrainedSpace(
-            space, {"missing": 0.5}, {"missing": lambda genotype: float(genotype not in benchmark)}
-        )
-    return (ConstrainedSpace(space, limits, costs) if limits else space), costs
+    held = space if benchmark is None else space_held(benchmark)
+    return (ConstrainedSpace(held, limits, costs) if limits else held), costs
 
 
 def _latency(given: Mapping[str, Any], space: SearchSpace, images: ImageSet, build: Mapping[str, Any]) -> Cost:

@@ -7,9 +7,11 @@ import pickle
 import numpy as np
 import pytest
 
-from naswot.constraints import ConstrainedSpace, network_costs
+from naswot.benchmark import Benchmark, Column, Table, get_benchmark
+from naswot.constraints import ConstrainedSpace, network_costs, space_held
 from naswot.data import get_data
 from naswot.errors import ArchitectureError, OptionError
+from naswot.evaluate import Evaluator
 from naswot.searcher import get_searcher, list_searchers
 from naswot.space import get_space
 
@@ -90,12 +92,24 @@ def test_costs_of_networks_are_those_of_the_built_network_and_asked_once():
     assert asked == [genotype]
 
 
+def test_of_a_benchmark_that_holds_a_part_of_its_space_that_part_is_searched():
+    bench = get_benchmark("nasbench201_digits")
+    space, rng = space_held(bench), np.random.default_rng(0)
+    genotype = space.sample(rng)
+    assert all(space.mutate(genotype, rng) in bench for _ in range(30))
+    assert set(space.genotypes()) == set(bench.genotypes())
+    whole = Benchmark("whole", SPACE, Table(list(SPACE.genotypes()), {Column("d", "a"): np.zeros(SPACE.size)}))
+    assert space_held(whole) is SPACE
+
+
 def test_it_is_the_whole_space_in_all_else():
     space = limited()
     assert (space.name, space.choices, space.input_size) == (SPACE.name, SPACE.choices, SPACE.input_size)
     genotype = (1, 1, 3, 0, 4, 3)
     assert space.parse(space.format(genotype)) == genotype
     assert space.canonical(genotype) == SPACE.canonical(genotype)
+    built = Evaluator(space, get_data("digits", size=8), ("params",), batch_size=2, build={"width": 4})(genotype)
+    assert built.scores["params"] == SPACE.n_parameters(genotype, width=4)
     assert space.prune(genotype) == SPACE.prune(genotype)  # what only this space has
     assert sum(p.numel() for p in space.build(genotype, width=4).parameters()) == SPACE.n_parameters(genotype, width=4)
     copy = pickle.loads(pickle.dumps(ConstrainedSpace(SPACE, {"x": 3.0}, {"x": n_convolutions})))

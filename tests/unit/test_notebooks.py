@@ -46,7 +46,7 @@ def test_notebooks_are_stored_without_outputs_and_explain_every_step(path):
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} >= {"first_scores", "mellor2021"}
+    assert {path.stem for path in NOTEBOOKS} >= {"first_scores", "mellor2021", "searches"}
 
 
 def test_first_scores(monkeypatch, capsys):
@@ -73,3 +73,16 @@ def test_mellor2021(monkeypatch, capsys, tmp_path):
     assert names["assisted"] == pytest.approx(20 / 21, abs=0.01)
     assert "unknown benchmark" in out or "none of" in out  # panels of Figure 3 whose tables the planted root lacks
     assert "noise  0.0   N=1: 0." in out
+
+
+def test_searches(monkeypatch, capsys):
+    monkeypatch.setenv("NASWOT_SMALL", "1")
+    names = run_cells(next(path for path in NOTEBOOKS if path.stem == "searches"))
+    best = names["bench"].column("digits").max()
+    assert names["found"].best.values[0] > 85
+    assert all((curve[1:] >= curve[:-1]).all() and curve[-1] <= best for curve in names["curves"].values())
+    assert min(names["reached"]) > 60
+    accuracies, sizes = zip(*(record.values for record in names["front"]), strict=True)
+    assert sorted(accuracies, reverse=True) == list(accuracies)
+    assert sorted(sizes) == list(sizes)
+    assert "s of training, had it been real" in capsys.readouterr().out
