@@ -167,7 +167,7 @@ def _answer(root: nn.Module, missing: _UnknownError, example: Tensor) -> int:
         if isinstance(value, Tensor):
             break
         answers.append(len(value) if missing.asked == "len" else bool(value))
-    if len(set(answers)) != 1 or isinstance(value, Tensor):
+    if len(set(answers)) != 1:  # none for a tensor
         raise InputError(
             f"the forward asks for {missing.asked}({missing.node.name}), which depends on the values or the number of "
             "the images and cannot be written"

@@ -181,6 +181,7 @@ def test_what_lies_outside_layers(tmp_path):
     text = (tmp_path / "mixed.py").read_text()
     assert "# Left out, as evaluation does not use them: unused." in text
     assert "# In training, the original network computes something else." in text  # its dropout
+    assert "chooses by the size" not in text  # it only asks for the number of dimensions
 
 
 def test_what_is_chosen_by_the_size_of_the_images_is_said(tmp_path):
