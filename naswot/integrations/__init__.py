@@ -16,10 +16,8 @@ A genotype is a tuple of integers, and an evaluator is called with one; so a loo
     >>> best.scores["naswot"] > first.scores["naswot"]
     True
 
-The tools' variables are called g0, g1, ... by the position of the gene. Objectives are written as for ``naswot
-search``: ``"naswot"``, ``"-params"``, ``"valid_accuracy - 1e-8 * flops"``; all of them are to be maximised. The other
-way round, a function of one's own in the searches of this package goes by
-:class:`naswot.evaluators.CallableEvaluator`.
+The tools' variables are called g0, g1, ...; objectives are those of ``naswot search``, to be maximised. The other way
+round, :class:`naswot.evaluators.CallableEvaluator` takes a function of one's own into the searches of this package.
 
 The tools draw every gene by itself. Where few genotypes are valid (of ``nasbench101`` one in 500) begin with some from
 ``space.sample`` (Optuna's ``enqueue_trial``, Ray's ``points_to_evaluate``, pymoo's ``sampling``), or use ``naswot
@@ -41,13 +39,7 @@ from naswot.types import Evaluation, Genotype
 
 
 class Outcome(NamedTuple):
-    """What became of a genotype that a tool proposed.
-
-    Args:
-        values: one for each objective, to be maximised; None if it is invalid, or a score is missing.
-        reason: why there are none, or why one is infinite.
-        evaluation: with all scores; None for an invalid genotype.
-    """
+    """What became of a proposed genotype: values to be maximised or None, the reason, the evaluation or None."""
 
     values: tuple[float, ...] | None
     reason: str = ""
@@ -60,11 +52,7 @@ class Outcome(NamedTuple):
 
 
 def genotype_of(values: Mapping[str, Any], space: SearchSpace) -> Genotype:
-    """The genotype of a tool's variables g0, g1, ..., such as ``study.best_params``; it need not be valid.
-
-    Raises:
-        InputError: if one of them is missing.
-    """
+    """The genotype of a tool's variables, such as ``study.best_params``, valid or not; InputError if one is missing."""
     names = [f"g{i}" for i in range(len(space.choices))]
     missing = [name for name in names if name not in values]
     if missing:
@@ -80,7 +68,7 @@ def objectives_of(evaluator: TrialEvaluator, texts: str | Sequence[str]) -> tupl
 
 
 def outcome_of(evaluator: TrialEvaluator, objectives: Sequence[Objective], genotype: Genotype) -> Outcome:
-    """Evaluate what a tool proposed."""
+    """Evaluate what a tool proposed; an invalid genotype has no evaluation."""
     space = evaluator.space
     if not space.is_valid(genotype):
         return Outcome(None, f"{genotype} is no valid genotype of {space.name}")
