@@ -43,9 +43,12 @@ _EPILOG = """\b
 Examples:
   naswot search                               screen 100 NAS-Bench-201 cells on digits
   naswot search -n 1000 --data cifar10        ... 1000 cells on CIFAR-10 (NASWOT_DATA or --data-root says where)
+  naswot search --train                       screen, train the best briefly, the finalist fully
   naswot score my_models.py:make_net          score your own model
   naswot rank a.py:net b.py:net hf:vit        compare several
   naswot correlate                            how far can scores be trusted? (a benchmark of our own)
+  naswot train ARCH --space darts             really train one architecture
+  naswot export ARCH --to mine.py             as plain PyTorch, or mine.onnx
   naswot report runs/NAME                     one page about a run: tables, pictures, settings
   naswot list proxies                         what there is
 \b
