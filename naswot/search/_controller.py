@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naswot.errors import OptionError
-from naswot.search._policy import MAX_TRIES, is_free
+from naswot.search._policy import MAX_TRIES
 from naswot.seeding import seeded
 from naswot.space import SearchSpace
 from naswot.types import Genotype
@@ -25,7 +25,7 @@ SKIP = "skip"
 """Kind of a decision whether an earlier layer feeds this one."""
 
 _INIT = 0.08
-_CHUNK = 256  # sequences drawn at once where most are invalid
+_CHUNK = 256  # sequences drawn at once after some that were all invalid
 
 Pick = Callable[[int, Tensor], Tensor]
 """Options at a position, (n,) int64, given the log-probabilities of all of them, (n, options)."""
@@ -153,16 +153,16 @@ class Sampler:
 
     def __init__(self, controller: Controller, space: SearchSpace, rng: np.random.Generator, *, n: int) -> None:
         self._controller, self._space, self._rng = controller, space, rng
-        self._n = n if is_free(space) else max(n, _CHUNK)
+        self._n = n
         self._drawn: list[Genotype] = []
 
     def draw(self) -> Genotype:
         """The next architecture; a uniform one if the policy has settled where nothing is valid."""
-        for _ in range(0, MAX_TRIES, self._n):
-            if self._drawn:
-                break
-            drawn = map(tuple, self._controller.sample(self._n, self._rng).genes.tolist())
+        n, tried = self._n, 0
+        while not self._drawn and tried < MAX_TRIES:
+            drawn = map(tuple, self._controller.sample(n, self._rng).genes.tolist())
             self._drawn = [genotype for genotype in drawn if self._space.is_valid(genotype)][::-1]
+            n, tried = max(n, _CHUNK), tried + n
         return self._drawn.pop() if self._drawn else self._space.sample(self._rng)
 
     def forget(self) -> None:

@@ -25,7 +25,7 @@ from naswot.space import SearchSpace
 from naswot.types import Genotype
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-_CHUNK = 512  # draws made at once where most are invalid
+_CHUNK = 512  # draws made at once after an invalid one
 
 Floats = NDArray[np.float64]
 
@@ -108,9 +108,9 @@ class Reinforce(Searcher):
         self._sums[self._rows, self._last] = np.inf  # whatever rounding left, the last option takes
 
     def _draw(self) -> Genotype:
-        if self._free:
-            drawn = self._sums <= self.rng.random((len(self._rows), 1))
-            return tuple(drawn.sum(axis=1).tolist())
+        genotype: Genotype = tuple((self._sums <= self.rng.random((len(self._rows), 1))).sum(axis=1).tolist())
+        if self._free or self.space.is_valid(genotype):
+            return genotype
         for _ in range(0, MAX_TRIES, _CHUNK):
             genes = (self._sums <= self.rng.random((_CHUNK, len(self._rows), 1))).sum(axis=2)
             for genotype in map(tuple, genes.tolist()):

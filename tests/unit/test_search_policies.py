@@ -335,6 +335,26 @@ def test_plan_of_a_layered_space():
     assert sizes == [4, 3, 5, 2]
 
 
+def test_a_layer_ends_with_its_skips_whatever_comes_next():
+    class Mixed(Toy):
+        decisions = ("filter", "filter", "skip", "pool", "skip", "skip")
+        choices = (3, 3, 2, 4, 2, 2)
+
+    steps, sizes = plan(Mixed())
+    assert [step.positions for step in steps] == [(0,), (), (1,), (2,), (3,), (4, 5)]
+    assert sizes == [3, 4]
+
+
+def test_the_space_of_the_paper_has_an_anchor_point_for_each_layer():
+    space = naswot.get_space("layered_cnn")
+    steps, sizes = plan(space)
+    assert len(sizes) == len(set(space.decisions)) - 1
+    assert [len(step.positions) for step in steps if step.kind is None] == list(
+        range(space.decisions.count("n_filters"))
+    )
+    assert all(map(space.is_valid, search(get_searcher("zoph_le", space), 3, lambda genotype: float(sum(genotype)))))
+
+
 def test_equal_kinds_share_a_softmax_and_others_do_not():
     assert [len(Controller(space, hidden=5, n_layers=1, seed=0).heads) for space in (Layered(), Toy())] == [2, 4]
     assert len(Controller(naswot.get_space("nds_vanilla"), hidden=5, n_layers=1, seed=0).heads) == 2  # depth and width
