@@ -7,7 +7,7 @@ Sources: the start of AREA (Mellor et al., ICML 2021, arXiv:2006.04647, Algorith
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from naswot.proxy import get_proxy
 from naswot.run import sample_distinct
 from naswot.searcher import Proposal, Scorer, Searcher, Trial, Values
 from naswot.space import SearchSpace
-from naswot.types import Genotype
+from naswot.types import Evaluation, Genotype
 
 
 class ProxyScorer:
@@ -30,6 +30,7 @@ class ProxyScorer:
         proxy: name of the score that counts, by default the evaluator's first.
         store: known scores come from it, new ones go to it.
         executor: runs the evaluations; None: this process.
+        on_scored: called with every evaluation, for a progress bar.
     Raises:
         OptionError: if the evaluator gives no such score.
     """
@@ -41,12 +42,13 @@ class ProxyScorer:
         *,
         store: Store | None = None,
         executor: Executor | None = None,
+        on_scored: Callable[[Evaluation], None] = lambda evaluation: None,
     ) -> None:
         self.evaluator, self.proxy = evaluator, proxy or evaluator.names[0]
         if self.proxy not in evaluator.names:
             raise OptionError(f"expected one of the scores {', '.join(evaluator.names)}, but got {self.proxy!r}")
         self._sign = 1.0 if get_proxy(self.proxy).higher_is_better else -1.0
-        self.store, self.executor = store, executor
+        self.store, self.executor, self.on_scored = store, executor, on_scored
         self._known: dict[Genotype, float] = {}
         self.seconds = 0.0
 
@@ -61,6 +63,7 @@ class ProxyScorer:
         for found in self.evaluator.map(unknown, store=self.store, executor=self.executor):
             value = found.scores.get(self.proxy)
             self._known[found.genotype] = -math.inf if value is None else self._sign * value
+            self.on_scored(found)
             self.seconds += found.seconds.get("build", 0.0) + found.seconds.get("score", 0.0)
         return [self._known[genotype] for genotype in genotypes]
 
@@ -203,6 +206,11 @@ class Assisted(Searcher):
     def n_open(self) -> int:
         """Trials that were asked and not told."""
         return self.inner.n_open
+
+    @property
+    def planned(self) -> int | None:
+        """Trials of the inner strategy."""
+        return self.inner.planned
 
     @property
     def scoring_seconds(self) -> float:

@@ -152,6 +152,11 @@ class Searcher(ABC):
         return len(self._enqueued)
 
     @property
+    def planned(self) -> int | None:
+        """How many trials there will be at most, where that is known beforehand."""
+        return None
+
+    @property
     def scoring_seconds(self) -> float:
         """Seconds that the strategy itself has spent on scores of untrained networks."""
         return 0.0

@@ -18,6 +18,8 @@ from naswot.cli import _run as run
 from naswot.cli import _search_options as asked
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from naswot.benchmark import Benchmark
     from naswot.constraints import Cost
     from naswot.data.images import ImageSet
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from naswot.evaluators import TrialEvaluator
     from naswot.searching import Record, SearchResult
     from naswot.space import SearchSpace
+    from naswot.types import Evaluation
 
 _FULL_EPOCHS = 12
 
@@ -61,12 +64,7 @@ def run_strategy(given: dict[str, Any]) -> None:
         try:
             scorer.store, scorer.executor = store, executor
             budget = asked.budget_of(given, searcher)
-            bar = progress.add_task("searching", total=None if budget is None else budget.evaluations, rate="")
-
-            def advance(record: Record) -> None:
-                best = "" if record.values is None else f"{record.values[0]:.5g}"
-                progress.update(bar, advance=1, rate=best)
-
+            scorer.on_scored, advance = _bars(progress, searcher.planned if budget is None else budget.evaluations)
             result = run_search(
                 searcher,
                 evaluator,
@@ -77,7 +75,7 @@ def run_strategy(given: dict[str, Any]) -> None:
                 parallel=workers if given["train"] or not given["table"] else 1,
                 on_record=advance,
             )
-            tested = _final(given, result, proxies, images, folder) if given["train"] else {}
+            tested = _final(given, result, proxies, images, folder, progress) if given["train"] else {}
         except KeyboardInterrupt:
             progress.stop()
             run.stopped(store, folder)
@@ -86,6 +84,21 @@ def run_strategy(given: dict[str, Any]) -> None:
     _print(result, space, summary, given)
     if result.best is None:
         sys.exit(1)
+
+
+def _bars(progress: Progress, trials: int | None) -> tuple[Callable[[Evaluation], None], Callable[[Record], None]]:
+    """What moves the bar of scores, which appears with the first, and that of trials."""
+    scores = progress.add_task("scoring untrained", total=None, rate="", visible=False)
+    bar = progress.add_task("trials", total=trials, rate="")
+
+    def scored(evaluation: Evaluation) -> None:  # noqa: ARG001
+        progress.update(scores, advance=1, visible=True)
+
+    def tried(record: Record) -> None:
+        last = "failed" if record.values is None else f"last {record.values[0]:.5g}"
+        progress.update(bar, advance=1, rate=last)
+
+    return scored, tried
 
 
 def _identity(given: Mapping[str, Any]) -> dict[str, object]:
@@ -189,7 +202,12 @@ def _table(given: Mapping[str, Any], benchmark: Benchmark) -> TrialEvaluator:
 
 
 def _final(
-    given: Mapping[str, Any], result: SearchResult, proxies: Evaluator, images: ImageSet, folder: Path
+    given: Mapping[str, Any],
+    result: SearchResult,
+    proxies: Evaluator,
+    images: ImageSet,
+    folder: Path,
+    progress: Progress,
 ) -> dict[str, object]:
     """Train the winner from scratch on all training images, and look at the test images once."""
     import torch
@@ -203,11 +221,16 @@ def _final(
     if result.best is None:
         return {}
     recipe = get_recipe(given["recipe"], epochs=given["epochs"] or _FULL_EPOCHS)
+    bar = progress.add_task("finalist, all images, epochs", total=recipe.epochs, rate="")
+
+    def after(epoch: int, metrics: Mapping[str, float]) -> None:
+        progress.update(bar, completed=epoch, rate=f"loss {metrics['train_loss']:.3g}")
+
     with single_thread():
         model = proxies.model(result.best.trial.genotype)
         checkpoint = folder / "unfinished" / "final.pt"
         seed = derive_seed(given["seed"], "final")
-        train(model, images, None, recipe, seed=seed, checkpoint=checkpoint, device=given["device"])
+        train(model, images, None, recipe, seed=seed, checkpoint=checkpoint, device=given["device"], on_epoch=after)
         held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
         found = test_accuracy(model, held_out)
     torch.save(model.state_dict(), folder / "weights.pt")

@@ -98,6 +98,11 @@ class Cascade(Searcher):
         return list(found.values())
 
     @property
+    def planned(self) -> int:
+        """Brief and full trainings."""
+        return self._kept + self._finalists
+
+    @property
     def scoring_seconds(self) -> float:
         """Seconds of the scorer."""
         return self.scorer.seconds

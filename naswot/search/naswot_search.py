@@ -53,6 +53,11 @@ class NASWOTSearch(Searcher):
         """Nothing."""
 
     @property
+    def planned(self) -> int:
+        """The winner."""
+        return 1
+
+    @property
     def scoring_seconds(self) -> float:
         """Seconds of the scorer."""
         return self.scorer.seconds
