@@ -122,6 +122,10 @@ class NAO(Searcher):
             self._waiting.extend(self._next_round())
         return self._proposed(self._waiting.popleft())
 
+    def candidates(self, n: int) -> list[Proposal]:
+        """Up to ``n`` random architectures at the start; what was decoded has no alternatives."""
+        return super().candidates(n if self.n_asked < self._n_seed and not self.n_enqueued else 1)
+
     def learn(self, trial: Trial, values: Values | None) -> None:
         """Put the architecture into the pool."""
         value = self._value(values)
