@@ -177,7 +177,7 @@ class NSGA2(Searcher):
 def to_minimise(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """What pymoo can sort: negated, and infinite values a range beyond the finite ones, column by column.
 
-    Crowding distances would be NaN beside an infinite value.
+    Beside an infinite value all others would seem equally far from each other.
 
     Args:
         values: (n, K), higher is better.

@@ -16,7 +16,7 @@ def worth(genotype):
     return float(sum(8**i * gene for i, gene in enumerate(genotype)))
 
 
-def run(searcher, n=10_000, value=worth):
+def run(searcher, n=300, value=worth):
     """All trials in the order of asking."""
     trials = []
     while len(trials) < n and (trial := searcher.ask()):

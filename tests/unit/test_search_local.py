@@ -8,7 +8,7 @@ from naswot.searcher import get_searcher
 from naswot.testing.toy_space import ToySpace, planted
 
 
-def climb(searcher, value, n=10_000):
+def climb(searcher, value, n=300):
     """Genotypes in the order of asking."""
     asked = []
     while len(asked) < n and (trial := searcher.ask()):

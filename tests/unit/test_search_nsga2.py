@@ -65,15 +65,16 @@ def test_front_is_the_one_found_by_brute_force(seed):
 
 
 def test_higher_is_better_in_both():
-    """The ends of the front: the cheapest and the best."""
-    found = search(get_searcher("nsga2", SPACE, n_objectives=2, population=16), both, 400)
-    assert (0, 0, 0, 0) in found
-    assert max(SPACE.genotypes(), key=QUALITY) in found
+    """The ends of the front, after 300 of 4,096 architectures."""
+    found = search(get_searcher("nsga2", LARGE, n_objectives=2, population=20), trade, 300)
+    everything = [trade(genotype) for genotype in LARGE.genotypes()]
+    assert max(cheap for _, cheap in found.values()) >= -2.0  # of 0 to -63
+    assert max(good for good, _ in found.values()) >= np.quantile([good for good, _ in everything], 0.998)
 
 
 def test_one_objective_works_too():
-    found = search(get_searcher("nsga2", SPACE, population=16), QUALITY, 300)
-    assert max(SPACE.genotypes(), key=QUALITY) in found
+    found = search(get_searcher("nsga2", LARGE, population=20), NOISE, 300)
+    assert max(found.values()) >= np.quantile([NOISE(genotype) for genotype in LARGE.genotypes()], 0.998)
 
 
 def test_generation_waits_for_all_of_it():
@@ -116,11 +117,15 @@ def test_infinite_values_are_beyond_the_finite_ones():
     assert equal.tolist() == [[-2.0], [-2.0], [-1.0]]
 
 
-def test_one_infinite_objective_leaves_crowding_finite():
-    searcher = get_searcher("nsga2", SPACE, n_objectives=2, population=8)
-    search(searcher, lambda g: (-np.inf if g[1] == 0 else QUALITY(g), -cost(g)), 40)
-    crowding = [member.data.get("crowding", member.get("crowding")) for member in searcher._algorithm.pop]
-    assert not np.isnan(np.array(crowding, dtype=float)).any()
+def test_one_infinite_objective_leaves_the_others_apart():
+    """Beside -inf itself all distances in that objective would be 0, and the three in the middle equally crowded."""
+    searcher = get_searcher("nsga2", SPACE, n_objectives=2, population=5)
+    told = [(-np.inf, 0.0), (1.0, -1.0), (2.0, -2.0), (10.0, -3.0), (11.0, -4.0)]
+    for values in told:
+        searcher.tell(searcher.ask(), values)
+    crowding = {tuple(member.data["told"]): float(member.get("crowding")) for member in searcher._algorithm.pop}
+    # -inf counts as 1 - (11 - 1): distances 11/20, 9/20, 9/20, and 2/4 by cost; pymoo takes the mean of both
+    assert [crowding[values] for values in told[1:4]] == pytest.approx([0.525, 0.475, 0.475])
 
 
 def test_architectures_put_in_come_first_and_between_generations():
