@@ -38,7 +38,7 @@ def test_guided_proposals_are_better_than_random_ones(model, acquisition):
 def test_first_ones_are_random_and_none_comes_twice():
     searcher = get_searcher("predictor", ToySpace((3, 3, 3)), n_initial=5, refit=2, n_trees=5)
     asked = []
-    while trial := searcher.ask():
+    while len(asked) < 100 and (trial := searcher.ask()):
         asked.append(trial.genotype)
         searcher.tell(trial, float(sum(trial.genotype)))
     assert sorted(asked) == list(searcher.space.genotypes())
@@ -107,6 +107,8 @@ def test_features_lie_between_0_and_1_whatever_they_are():
     assert features.fit([(0,), (1,)])[:, 4:].tolist() == [[0.0, 0.0], [1.0, 0.0]]
     assert features([(2,), (3,)])[:, 4:].tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert features.fit([(0,), (1,), (2,), (3,)])[:, 4:].tolist() == [[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+    signed = Features((3,), {(0,): [-1.0], (1,): [1.0], (2,): [math.nan]}.__getitem__)
+    assert signed.fit([(0,), (1,), (2,)])[:, 3].tolist() == [0.0, 1.0, 0.0]  # not half way
 
 
 def test_expected_improvement_on_paper():
