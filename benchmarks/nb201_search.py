@@ -156,6 +156,19 @@ def curve(runs: Sequence[Run], axis: str, at: np.ndarray[Any, Any], accuracy: Fl
     return summary
 
 
+def random_search_means(seen: Floats, wanted: Floats, n: int) -> Floats:
+    """Exact mean of what random search with ``n`` trainings chooses, (columns,).
+
+    Args:
+        seen: (cells,) what it goes by.
+        wanted: (cells, columns) what is looked up.
+        n: draws with replacement.
+    """
+    place = np.arange(len(seen) + 1) / len(seen)
+    chances: Floats = np.diff(place**n)  # of the i-th worst to be the best that is drawn
+    return chances @ wanted[np.argsort(seen)]
+
+
 def in_workers(
     function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
