@@ -13,6 +13,7 @@ OPTIONS = {  # what keeps the tests short, and lets 60 trials reach the distinct
     "cascade": {"screened": 12, "kept": 6, "finalists": 2},
     "hyperband": {"max_epochs": 9},
     "large_scale_evolution": {"population": 10},
+    "nao": {"n_seed": 12, "n_new": 6, "n_best": 4, "max_step": 5, "epochs": 3, "batch": 8, "embedding": 4, "hidden": 8},
     "nasnet_ppo": {"batch": 6, "hidden": 8},
     "naswot_search": {"n": 1},
     "nsga2": {"population": 8},
