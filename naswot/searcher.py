@@ -78,8 +78,8 @@ class Searcher(ABC):
     """A search strategy by ask and tell.
 
     ``ask`` gives the next trial, ``tell`` brings its values; results may come late and in any order, but the strategy
-    learns them in the order of asking. So with at most k trials open at a time the search depends on k and the seed
-    alone, and a search is resumed by asking again and telling what is known.
+    learns them in the order of asking. A loop that asks again only while fewer than k trials are asked and not yet
+    learned gets a search that depends on k and the seed alone; it is resumed by asking again and telling what is known.
 
     A subclass writes :meth:`propose` and :meth:`learn`; it draws its random architectures by :meth:`draw`, so that
     those put in by :meth:`enqueue` come first. It may draw from ``self.rng`` only. A proposal need not become a trial:
@@ -125,8 +125,11 @@ class Searcher(ABC):
         """Take in the values of a trial, in the order of asking; None: it failed."""
 
     def candidates(self, n: int) -> list[Proposal]:
-        """Up to ``n`` alternatives for the next trial, of which one will be evaluated and the others forgotten."""
-        found = (self.propose() for _ in range(n))
+        """Up to ``n`` alternatives for the next trial, of which one will be evaluated and the others forgotten.
+
+        What was put in from outside has none.
+        """
+        found = (self.propose() for _ in range(1 if self.n_enqueued else n))
         return [proposal for proposal in found if proposal is not None]
 
     # --------------------------------------------------------------------------------------------- what strategies use
