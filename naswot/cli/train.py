@@ -39,7 +39,10 @@ _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 @click.option("--recipe", "recipe_name", default="quick", show_default=True, help="quick, augmented or darts_cifar.")
 @click.option("--epochs", type=_COUNT, help="Passes over the training images; by default the recipe's.")
 @click.option("--batch-size", "-N", type=_COUNT, help="Images N of a step; by default the recipe's.")
-@click.option("--lr", help="Learning rate at the start, or auto for a range test; by default the recipe's.")
+@click.option(
+    "--lr",
+    help="Learning rate at the start, or auto for a range test; by default ARCH's own (evolved_graph) or the recipe's.",
+)
 @click.option("--precision", type=click.Choice(_PRECISIONS), help="Of the passes; by default the recipe's.")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Another value of the recipe: cutout=8.")
 @click.option("--build", multiple=True, metavar="KEY=VALUE", help="Option of the space, such as width=8.")
@@ -83,8 +86,9 @@ def command(**given: Any) -> None:
     from naswot.space import get_space
     from naswot.training.splits import three_way_split
 
-    space, recipe = get_space(given["space"]), _recipe(given)
+    space = get_space(given["space"])
     genotype = _genotype(space, given["arch"], given["seed"])
+    recipe = _recipe(given, space, genotype)
     images = run.images_of({"data": given["data"], "size": given["size"]}, given["data_root"])
     train, valid = three_way_split(images, valid_fraction=given["valid_fraction"], seed=given["seed"])
     build = _build(space, recipe, images, given)
@@ -103,8 +107,9 @@ def command(**given: Any) -> None:
     click.echo(json.dumps(for_json(summary), indent=2)) if given["as_json"] else _print(summary)
 
 
-def _recipe(given: Mapping[str, Any]) -> TrainingRecipe:
-    from naswot.training.recipe import get_recipe
+def _recipe(given: Mapping[str, Any], space: SearchSpace, genotype: Genotype) -> TrainingRecipe:
+    """The recipe with all options; a learning rate that is given comes before the architecture's own."""
+    from naswot.training.recipe import get_recipe, recipe_for
 
     named = {key: given[key] for key in ("epochs", "batch_size", "precision") if given[key] is not None}
     if given["lr"] not in (None, "auto"):
@@ -114,7 +119,9 @@ def _recipe(given: Mapping[str, Any]) -> TrainingRecipe:
             raise click.BadParameter(
                 f"expected a number or auto, but got {given['lr']!r}", param_hint="--lr"
             ) from error
-    return get_recipe(given["recipe_name"], **{**shared.key_values(given["values"]), **named})
+    named = {**shared.key_values(given["values"]), **named}
+    recipe = get_recipe(given["recipe_name"], **named)
+    return recipe if given["lr"] or "learning_rate" in named else recipe_for(space, genotype, recipe)
 
 
 def _genotype(space: SearchSpace, arch: str, seed: int) -> Genotype:

@@ -14,9 +14,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from naswot.errors import OptionError, unknown_name
+
+if TYPE_CHECKING:
+    from naswot.space import SearchSpace
+    from naswot.types import Genotype
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Numbers in forward and backward passes; the weights are float32 in each."""
@@ -172,3 +176,21 @@ def get_recipe(name: str, **overrides: Any) -> TrainingRecipe:
         if key not in known:
             raise OptionError(f"a recipe has no {key!r}; it has {', '.join(known)}")
     return TrainingRecipe(**cast(dict[str, Any], {**RECIPES[name], **overrides}))
+
+
+def recipe_for(space: SearchSpace, genotype: Genotype, recipe: TrainingRecipe) -> TrainingRecipe:
+    """The recipe with the architecture's own learning rate, where the space has one among its genes.
+
+    Args:
+        space: such as ``evolved_graph``, whose ``learning_rate(genotype)`` is asked, or one without it.
+        genotype: the architecture.
+        recipe: how all architectures are trained; a ``final_learning_rate`` above the architecture's rate is lowered to
+            that.
+    Returns:
+        The recipe itself, if the space does not choose learning rates.
+    """
+    chosen = getattr(space, "learning_rate", None)
+    if chosen is None:
+        return recipe
+    rate = float(chosen(genotype))
+    return dataclasses.replace(recipe, learning_rate=rate, final_learning_rate=min(recipe.final_learning_rate, rate))

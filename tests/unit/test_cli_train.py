@@ -137,6 +137,33 @@ def test_a_learning_rate_is_found_once(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("words", "rate"),
+    [
+        ((), 0.1 * 2**0.5),
+        (("--lr", "0.3"), 0.3),
+        (("--set", "learning_rate=0.3"), 0.3),
+        (("--recipe", "darts_cifar", "--set", "final_learning_rate=0.02"), 0.1 * 2**0.5),
+    ],
+)
+def test_a_learning_rate_among_the_genes_is_used_unless_one_is_given(run, tmp_path, monkeypatch, words, rate):
+    used = []
+
+    def note(model, train, valid, recipe, **options):
+        used.append(recipe.learning_rate)
+        return loop.TrainingResult(({"epoch": 1.0, "train_loss": 1.0, "valid_accuracy": 9.0},), 1.0)
+
+    monkeypatch.setattr(loop, "train", note)
+    monkeypatch.setattr(loop, "test_accuracy", lambda model, test: 1.0)
+    code, out, err = run(
+        "train", "lr0.1414", "--space", "evolved_graph", "--size", 8, *words, "--out", tmp_path / "t", "--json"
+    )
+    assert code == 0, err
+    assert used == [pytest.approx(rate)]
+    assert json.loads(out)["recipe"]["learning_rate"] == used[0]
+    assert json.loads((tmp_path / "t" / "options.json").read_text())["recipe"]["learning_rate"] == used[0]
+
+
+@pytest.mark.parametrize(
     ("words", "code", "told"),
     [
         ((ARCH, "--lr", "fast"), 2, "expected a number or auto, but got 'fast'"),

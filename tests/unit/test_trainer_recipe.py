@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from naswot.constraints import ConstrainedSpace
 from naswot.data.images import ImageSet
 from naswot.errors import OptionError, UnknownNameError
 from naswot.logits import logits_of
@@ -20,7 +21,7 @@ from naswot.spaces._cell_network import CellPlan, _Cell
 from naswot.training._session import both_logits, schedule_of, set_drop_path
 from naswot.training.augment import augment, cutout, random_crop, random_flip
 from naswot.training.loop import train
-from naswot.training.recipe import RECIPES, TrainingRecipe, get_recipe
+from naswot.training.recipe import RECIPES, TrainingRecipe, get_recipe, recipe_for
 
 
 def blobs(n=64):
@@ -52,6 +53,19 @@ def test_named_recipes_say_what_was_published():
     assert (quick.flip, quick.crop_padding, quick.cutout, quick.cosine) == (False, 0, 0, "step")
     assert not get_recipe("augmented").flip  # a mirrored digit is another one or none
     assert get_recipe("quick", epochs=9) == dataclasses.replace(quick, epochs=9)
+
+
+def test_a_space_may_set_the_learning_rate_of_a_recipe():
+    recipe = get_recipe("quick", epochs=9, final_learning_rate=0.04)
+    evolved = get_space("evolved_graph")
+    plain = get_space("nasbench201")
+    assert recipe_for(plain, plain.sample(numpy_generator(0)), recipe) is recipe
+    faster = recipe_for(evolved, evolved.parse("lr0.4"), recipe)
+    assert faster == dataclasses.replace(recipe, learning_rate=0.4)
+    slower = recipe_for(evolved, evolved.parse("lr0.025"), recipe)  # it cannot end above its start
+    assert slower == dataclasses.replace(recipe, learning_rate=0.025, final_learning_rate=0.025)
+    limited = ConstrainedSpace(evolved, {"size": 9}, {"size": lambda genotype: 1})
+    assert recipe_for(limited, evolved.parse("lr0.4"), recipe) == faster
 
 
 @pytest.mark.parametrize("name", RECIPES)
