@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from naswot._files import whole_file
 from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
@@ -296,9 +297,8 @@ def _finish(
     }
     folder = Path(about["folder"])
     write_history(folder / "history.csv", result.history)
-    part = folder / "weights.pt.part"
-    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, part)
-    part.replace(folder / "weights.pt")
+    with whole_file(folder / "weights.pt") as part:
+        torch.save({name: value.cpu() for name, value in model.state_dict().items()}, part)
     write_json(folder / "summary.json", summary)
     return summary
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from naswot._files import whole_file
 from naswot.errors import missing_package
 from naswot.training.devices import OnEpoch
 
@@ -25,12 +26,10 @@ def write_history(path: Path, history: Iterable[Mapping[str, float]]) -> None:
     """Write what epochs measured as a table, a row for each and a column for each quantity."""
     rows = [{name: int(value) if name == "epoch" else value for name, value in row.items()} for row in history]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(path)
 
 
 def csv_history(path: Path) -> OnEpoch:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from naswot._files import whole_file
 from naswot.data.images import ImageSet
 from naswot.errors import StoreError
 from naswot.evaluate import batch_digest
@@ -60,14 +61,15 @@ def digest_of(model: nn.Module) -> str:
 def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write the state of a training; a reader, or a crash, sees the old file or the whole new one.
 
+    Several processes may train the same side by side: each goes on from its own state, and all come to the same bits.
+
     Raises:
         StoreError: if the file cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": _FORMAT, "identity": dict(identity), **state}, part)
-        part.replace(path)
+        with whole_file(path) as part:
+            torch.save({"format": _FORMAT, "identity": dict(identity), **state}, part)
     except (OSError, RuntimeError) as error:
         raise StoreError(f"cannot write checkpoint {path} ({error}); choose another file or make room") from error
 
@@ -78,10 +80,10 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] |
     Raises:
         StoreError: if the file is damaged or another training's.
     """
-    if not path.exists():
-        return None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, NotADirectoryError):  # perhaps gone just now: another process has finished this training
+        return None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"checkpoint {path} cannot be read ({reason}); delete it to begin again") from error
