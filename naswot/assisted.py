@@ -113,7 +113,8 @@ class Assisted(Searcher):
         keep: ... and propose the best so many of them, best first, in the place of the strategy's random start
             (warm_up=20, keep=10 before regularised evolution is AREA).
         prescreen: of so many alternatives for a trial, such as the children of a population, only the one with the
-            best score becomes a trial.
+            best score becomes a trial, of those that were not tried before if there are any. Large numbers let the
+            score alone decide, whatever the strategy learns.
         reject_below: a trial whose score lies below this quantile of the warm-up pool's scores (of 100 random
             architectures without a pool) is dropped before any training, and the strategy is asked again.
     Raises:
@@ -144,7 +145,9 @@ class Assisted(Searcher):
             )
         if warm_up == 0 and prescreen == 1 and reject_below is None:
             raise OptionError("no help was asked for: give warm_up=, prescreen= or reject_below=")
-        self.inner, self.scorer = searcher, scorer
+        self.inner, self.ends = searcher, searcher.ends
+        self.scorer: Scorer = scorer
+        self._tried: set[Genotype] = set()
         self._warm_up, self._keep, self._prescreen, self._quantile = warm_up, keep, prescreen, reject_below
         self._threshold: float | None = None
         self.n_rejected = 0
@@ -156,7 +159,7 @@ class Assisted(Searcher):
         if self.inner.n_enqueued:
             return self.inner.propose()
         for attempt in range(self.patience):
-            candidates = self.inner.candidates(self._prescreen)
+            candidates = self._new_ones(self.inner.candidates(self._prescreen))
             if not candidates:
                 return None
             if len(candidates) == 1 and self._threshold == -math.inf:
@@ -168,12 +171,16 @@ class Assisted(Searcher):
             self.n_rejected += 1
         raise AssertionError("the loop returns in its last round")
 
+    def _new_ones(self, candidates: list[Proposal]) -> list[Proposal]:
+        """Those that were not tried yet, if there are any: else the best score of all would be tried for ever."""
+        return [one for one in candidates if one.genotype not in self._tried] or candidates
+
     def _begin(self) -> float:
         """Warm up; returns the score below which trials are dropped."""
         n = self._warm_up or (100 if self._quantile is not None else 0)
         if n == 0:
             return -math.inf
-        pool = sample_distinct(self.space, min(n, self.space.size), seed=self.seed)
+        pool = sample_distinct(self.space, n, seed=self.seed, at_most=True)
         if self._warm_up:
             self.inner.enqueue(best_scored(pool, self.scorer, self._keep))
         if self._quantile is None:
@@ -183,6 +190,7 @@ class Assisted(Searcher):
     def submit(self, proposal: Proposal) -> Trial:
         """The inner strategy's trial."""
         self.n_asked += 1
+        self._tried.add(proposal.genotype)
         return self.inner.submit(proposal)
 
     def tell(self, trial: Trial, values: float | Sequence[float] | None) -> None:
@@ -211,16 +219,6 @@ class Assisted(Searcher):
     def planned(self) -> int | None:
         """Trials of the inner strategy."""
         return self.inner.planned
-
-    @property
-    def scoring_seconds(self) -> float:
-        """Seconds of the scorer."""
-        return self.scorer.seconds
-
-    @property
-    def n_scored(self) -> int:
-        """Different architectures that were scored."""
-        return self.scorer.n_scored
 
 
 def needs_scorer(name: str, scorer: Scorer | None, space: SearchSpace) -> Scorer:

@@ -10,9 +10,9 @@ from torch import nn
 
 from naswot.benchmark import Benchmark
 from naswot.errors import ArchitectureError, OptionError
-from naswot.evaluate import Evaluator, Images
+from naswot.evaluate import Evaluator, Images, Store
 from naswot.space import SearchSpace
-from naswot.types import Genotype
+from naswot.types import Evaluation, Genotype
 
 Cost = Callable[[Genotype], float]
 """What an architecture costs, such as its parameters, MACs, or milliseconds."""
@@ -147,9 +147,23 @@ class ConstrainedSpace(SearchSpace):
         return self.inner.representative(genotype)
 
     def __getattr__(self, name: str) -> Any:
+        """What only the whole space has; of what makes architectures, that which keeps to the limits."""
         if name == "inner":  # not there yet, as while unpickling
             raise AttributeError(name)
-        return getattr(self.inner, name)
+        found = getattr(self.inner, name)
+        if name == "propose_mutation":
+            return self._propose_mutation
+        if name == "start" and not self._affordable(found()):
+            raise AttributeError(f"the first architecture of {self.name} is not affordable")
+        return found
+
+    def _propose_mutation(self, genotype: Genotype, rng: np.random.Generator) -> tuple[Genotype, bool]:
+        mutate: Callable[..., tuple[Genotype, bool]] = getattr(self.inner, "propose_mutation")  # noqa: B009
+        for _ in range(_MOVES):
+            changed, inherits = mutate(genotype, rng)
+            if self._affordable(changed):
+                return changed, inherits
+        return self.sample(rng), False
 
 
 def network_costs(space: SearchSpace, images: Images, *, build: Mapping[str, Any] | None = None) -> dict[str, Cost]:
@@ -168,9 +182,67 @@ def network_costs(space: SearchSpace, images: Images, *, build: Mapping[str, Any
     return {what: cost(what) for what in ("params", "flops")}
 
 
+class StoredCost:
+    """A cost that is measured and so never the same twice: taken once for each architecture, and kept.
+
+    Args:
+        name: of the score under which a store keeps it.
+        measure: takes it.
+        space: whose architectures they are.
+        seed: of the search.
+        store: where it is looked up and kept; may be set later, and is left behind on the way to other processes.
+    """
+
+    def __init__(
+        self, name: str, measure: Cost, space: SearchSpace, *, seed: int = 0, store: Store | None = None
+    ) -> None:
+        self.name, self.store, self._measure, self._space, self._seed = name, store, measure, space, seed
+        self._known: dict[Genotype, float] = {}
+
+    def __call__(self, genotype: Genotype) -> float:
+        """The cost, from memory, the store, or a measurement."""
+        if genotype not in self._known:
+            self._known[genotype] = self._stored(genotype)
+        return self._known[genotype]
+
+    def _stored(self, genotype: Genotype) -> float:
+        arch = self._space.format(genotype)
+        kept = None if self.store is None else self.store.get(arch, self._seed)
+        if kept is not None and self.name in kept.scores:
+            return kept.scores[self.name]
+        value = self._measure(genotype)
+        if self.store is not None:
+            self.store.append(Evaluation(genotype, arch, {self.name: value}, {}, self._seed))
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "store": None}
+
+
+class _Held(ConstrainedSpace):
+    """The architectures of a benchmark."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        super().__init__(
+            benchmark.space, {"missing": 0.5}, {"missing": lambda genotype: float(genotype not in benchmark)}
+        )
+        self._held = list(benchmark.genotypes())
+
+    @property
+    def size(self) -> int:
+        return len(self._held)
+
+    def sample(self, rng: np.random.Generator) -> Genotype:
+        return self._held[int(rng.integers(len(self._held)))]
+
+    def genotypes(self) -> Iterator[Genotype]:
+        return iter(sorted(self._held))
+
+
 def space_held(benchmark: Benchmark) -> SearchSpace:
-    """The space of a benchmark, or the part of it that the benchmark holds, if that is not all."""
-    space = benchmark.space
-    if len(benchmark) >= space.size:
-        return space
-    return ConstrainedSpace(space, {"missing": 0.5}, {"missing": lambda genotype: float(genotype not in benchmark)})
+    """The space of a benchmark, or the part of it that the benchmark holds, if that is not all.
+
+    Its sample is uniform over what the benchmark holds; a mutant that it does not hold gives way to another one, and in
+    the end to a sample.
+    """
+    return benchmark.space if len(benchmark) >= benchmark.space.size else _Held(benchmark)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import nn
 
-from naswot.errors import NaswotError, OptionError, WorkerError
+from naswot.errors import ModelError, NaswotError, OptionError
 from naswot.measuring import Measurement, run_proxies
 from naswot.options import PassOptions
 from naswot.proxy import Proxy, get_proxy
 from naswot.seeding import derive_seed, numpy_generator, seeded, torch_generator
 from naswot.space import SearchSpace
 from naswot.types import Batch, Evaluation, Genotype
+from naswot.workers import results_of
 
 if TYPE_CHECKING:
     from naswot.searcher import Trial
@@ -71,6 +72,41 @@ def batch_digest(batch: Batch) -> str:
     return digest.hexdigest()
 
 
+def fresh_model(
+    space: SearchSpace, genotype: Genotype, build: Mapping[str, Any], *, seed: int, repeat: int = 0
+) -> nn.Module:
+    """The untrained network of an architecture, initialised from (seed, architecture, repeat).
+
+    Raises:
+        ModelError: if it cannot be built.
+    """
+    make: Callable[..., nn.Module] = space.build
+    with seeded(derive_seed(seed, space.format(genotype), repeat)):
+        try:
+            return make(genotype, **build)
+        except NaswotError:
+            raise
+        except Exception as error:  # whatever a space does, it is this architecture that fails
+            raise ModelError(f"{space.format(genotype)} cannot be built: {type(error).__name__}: {error}") from error
+
+
+def check_build(space: SearchSpace, build: Mapping[str, Any]) -> None:
+    """Refuse options of ``space.build`` that it does not have, or with which it cannot build.
+
+    Raises:
+        OptionError: naming the option, or what the space says.
+    """
+    offered = inspect.signature(space.build).parameters
+    for option in build:
+        if option not in offered:
+            known = ", ".join(list(offered)[1:])
+            raise OptionError(f"space {space.name!r} has no build option {option!r}; it offers {known}")
+    try:
+        fresh_model(space, space.sample(numpy_generator(0)), build, seed=0)
+    except ModelError as error:
+        raise OptionError(f"{space.name} cannot be built with {dict(build)}: {error.__cause__}") from error
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Scores architectures of one space by some proxies; picklable, so that any executor can run it.
@@ -113,22 +149,12 @@ class Evaluator:
             raise OptionError("expected at least one proxy, but got none")
         for proxy in self.names:  # a misspelt name is refused before the first architecture too
             get_proxy(proxy)
-        offered = inspect.signature(self.space.build).parameters
-        for option in [*self.build, *(["pruned"] if self.pruned else [])]:
-            if option not in offered:
-                known = ", ".join(list(offered)[1:])
-                raise OptionError(f"space {self.space.name!r} has no build option {option!r}; it offers {known}")
-        self._try_to_build()
+        check_build(self.space, self._building)
         self.batch(0)
 
-    def _try_to_build(self) -> None:
-        build: Callable[..., nn.Module] = self.space.build
-        genotype = self.space.sample(numpy_generator(0))
-        try:
-            with seeded(0):
-                build(genotype, **self.build)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise OptionError(f"{self.space.name} cannot be built with {dict(self.build)}: {error}") from error
+    @property
+    def _building(self) -> dict[str, Any]:
+        return {**self.build, "pruned": True} if self.pruned else dict(self.build)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -145,10 +171,8 @@ class Evaluator:
     def model(self, genotype: Genotype, repeat: int = 0) -> nn.Module:
         """The untrained network of an architecture, initialised from (seed, architecture, repeat)."""
         scored = self.scored(genotype)
-        build: Callable[..., nn.Module] = self.space.build
-        options = {**self.build, "pruned": True} if self.pruned else self.build
-        with seeded(derive_seed(self.seed, self.space.format(scored), repeat)):
-            return build(scored, **options).to(self.device)
+        model = fresh_model(self.space, scored, self._building, seed=self.seed, repeat=repeat)
+        return model.to(self.device)
 
     def scored(self, genotype: Genotype) -> Genotype:
         """The architecture that is scored in the place of this one: itself, or the one that stands for its class."""
@@ -217,6 +241,12 @@ class Evaluator:
                 else:
                     yield store.get(answer.arch, answer.seed, answer.repeat) or answer  # with what was known before
 
+    def portable(self, repeats: Iterable[int] = (0,)) -> Evaluator:
+        """The same for other processes, which get the batches of these repeats and not the whole data set."""
+        for repeat in repeats:
+            self.batch(repeat)
+        return replace(self, images=_AllDrawn())
+
     def _answers(self, jobs: Sequence[Job], executor: Executor | None) -> Iterator[Evaluation]:
         """Evaluations of all jobs, those of equal networks worked out once."""
         waiting: dict[Job, list[Genotype]] = {}  # the job that is computed -> the genotypes it answers
@@ -231,22 +261,10 @@ class Evaluator:
             for genotype, repeat in jobs:
                 yield self(genotype, repeat)
             return
-        for repeat in sorted({job[1] for job in jobs}):
-            self.batch(repeat)
-        portable = replace(self, images=_AllDrawn())  # workers get the batches, not the whole data set
+        portable = self.portable({job[1] for job in jobs})
         chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
-        futures: list[Future[list[Evaluation]]] = [executor.submit(evaluate_chunk, portable, c) for c in chunks]
-        try:
-            for future in as_completed(futures):
-                yield from future.result()
-        except BrokenExecutor as error:
-            raise WorkerError(
-                "a worker process died, perhaps for want of memory; what was finished is kept: run again, with fewer "
-                f"--workers or a smaller --batch-size if it repeats ({error})"
-            ) from error
-        finally:
-            for future in futures:
-                future.cancel()
+        for answers in results_of(executor, evaluate_chunk, ((portable, chunk) for chunk in chunks)):
+            yield from answers
 
     def describe(self) -> dict[str, object]:
         """Everything that determines the numbers, for a store to compare."""

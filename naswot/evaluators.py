@@ -10,22 +10,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
-from torch import nn
-
 from naswot.data.images import ImageSet
 from naswot.errors import NaswotError, OptionError
-from naswot.evaluate import Evaluator
+from naswot.evaluate import Evaluator, batch_digest, fresh_model
 from naswot.proxy import get_proxy
 from naswot.ranking import aggregate_scores, get_aggregate
 from naswot.run import sample_distinct
 from naswot.searcher import Trial
-from naswot.seeding import derive_seed, seeded
 from naswot.space import SearchSpace
 from naswot.supernet import Supernet
-from naswot.types import Evaluation, Genotype
+from naswot.types import Batch, Evaluation, Genotype
 
 
 class TrialEvaluator(Protocol):
@@ -66,8 +64,16 @@ class TrialEvaluator(Protocol):
         ...
 
 
+def portable(evaluator: TrialEvaluator) -> TrialEvaluator:
+    """The same evaluator as it goes to other processes, with what they need to know worked out and no more."""
+    make: Callable[[], TrialEvaluator] | None = getattr(evaluator, "portable", None)
+    return evaluator if make is None else make()
+
+
 class CallableEvaluator:
     """Anyone's function as an evaluator; what it raises is kept as the error of the trial.
+
+    A function that draws random numbers has to see to its seeds itself.
 
     Args:
         space: the search space.
@@ -121,12 +127,7 @@ class CallableEvaluator:
     def _given(self, genotype: Genotype, arch: str) -> object:
         if self._takes == "genotype":
             return genotype
-        return arch if self._takes == "arch" else self._model(genotype, arch)
-
-    def _model(self, genotype: Genotype, arch: str) -> nn.Module:
-        build: Callable[..., nn.Module] = self.space.build
-        with seeded(derive_seed(self.seed, arch, 0)):
-            return build(genotype, **self._build)
+        return arch if self._takes == "arch" else fresh_model(self.space, genotype, self._build, seed=self.seed)
 
     def describe(self) -> dict[str, object]:
         """Name of the function, and what was told about it."""
@@ -137,7 +138,8 @@ class CallableEvaluator:
 class AggregateEvaluator:
     """The aggregate score of an architecture among a fixed random reference set of the space.
 
-    Scores of two architectures can be compared, as both were ranked in the same company.
+    Scores of two architectures can be compared, as both were ranked in the same company. What scoring the reference set
+    takes is charged to no trial.
 
     Args:
         evaluator: scores the networks; its proxies are replaced by the aggregate's components.
@@ -172,14 +174,23 @@ class AggregateEvaluator:
         found = self.evaluator(trial.genotype)
         if found.error is not None:
             return found
-        if not self._columns:
-            self._columns = self._reference_columns()
+        self._know_reference()
         directions = {name: get_proxy(name).higher_is_better for name in self.evaluator.names}
         columns = {name: [*column, found.scores[name]] for name, column in self._columns.items()}
         return replace(found, scores={self.names[0]: float(aggregate_scores(columns, self._rule, directions)[-1])})
 
+    def portable(self) -> AggregateEvaluator:
+        """With the reference set scored, and without the data set."""
+        self._know_reference()
+        same = copy(self)
+        same.evaluator = self.evaluator.portable()
+        return same
+
+    def _know_reference(self) -> None:
+        self._columns = self._columns or self._reference_columns()
+
     def _reference_columns(self) -> dict[str, list[float]]:
-        drawn = sample_distinct(self.space, min(self.reference, self.space.size), seed=self.seed)
+        drawn = sample_distinct(self.space, self.reference, seed=self.seed, at_most=True)
         rows = [row for row in map(self.evaluator, drawn) if row.error is None]
         if not rows:
             raise OptionError(f"none of {len(drawn)} reference architectures of {self.space.name} could be scored")
@@ -219,13 +230,15 @@ class SupernetEvaluator:
 
     def evaluate(self, trial: Trial) -> Evaluation:
         """Activate the sub-network and look at the validation images."""
-        from naswot.training.brief import accuracy
+        from naswot.training.evaluation import EVALUATION_BATCH, evaluate
+        from naswot.training.splits import LabelledImages
 
         start = time.perf_counter()
         error, scores = None, {}
         try:
             with self.supernet.activate(trial.genotype) as model:
-                scores = {self.names[0]: accuracy(model, self.valid)}
+                images = LabelledImages(self.valid, next(model.parameters()).device)
+                scores = {self.names[0]: evaluate(model, images.batches(EVALUATION_BATCH))["accuracy"]}
         except NaswotError as raised:
             error = f"{type(raised).__name__}: {raised}"
         seconds = {"validate": time.perf_counter() - start}
@@ -234,7 +247,8 @@ class SupernetEvaluator:
 
     def describe(self) -> dict[str, object]:
         """Space, images, and what was told about the supernet."""
-        return {"space": self.space.name, "images": self.valid.name, "n_valid": len(self.valid), **self._about}
+        digest = batch_digest(Batch(*self.valid.tensors()))
+        return {"space": self.space.name, "images": self.valid.name, "digest": digest, "seed": self.seed, **self._about}
 
 
 class CombinedEvaluator:
@@ -275,6 +289,10 @@ class CombinedEvaluator:
             if found.error is not None:
                 return replace(merged, scores={})
         return merged
+
+    def portable(self) -> CombinedEvaluator:
+        """Of portable parts."""
+        return CombinedEvaluator(*map(portable, self.parts))
 
     def describe(self) -> dict[str, object]:
         """That of every part."""

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from naswot.errors import DataError, OptionError, UnknownNameError
-from naswot.evaluate import single_thread
+from naswot.evaluate import fresh_model, single_thread
 from naswot.preserve import preserve
 from naswot.seeding import seeded, torch_generator
-from naswot.space import get_space, list_spaces
+from naswot.space import SearchSpace, get_space, list_spaces
 from naswot.spaces._chain import Block, Shape
 from naswot.store import describe_environment
 from naswot.types import Genotype
@@ -95,6 +95,28 @@ def _seconds(model: nn.Module, images: Tensor) -> float:
     if not on_cpu:
         torch.accelerator.synchronize()
     return clock() - start
+
+
+@dataclass(frozen=True)
+class ModelLatency:
+    """Milliseconds of an architecture by a measurement of its built network; see :func:`measure_latency`.
+
+    Args:
+        space: the search space.
+        input_shape: of one image, (C, H, W).
+        build: keyword options of ``space.build``.
+        device: where it runs.
+    """
+
+    space: SearchSpace
+    input_shape: tuple[int, ...]
+    build: Mapping[str, Any]
+    device: str = "cpu"
+
+    def __call__(self, genotype: Genotype) -> float:
+        """One measurement; the next one will differ a little."""
+        model = fresh_model(self.space, genotype, self.build, seed=0).to(self.device)
+        return measure_latency(model, self.input_shape, device=self.device)
 
 
 @dataclass(frozen=True)

@@ -39,18 +39,30 @@ class Ranked:
     error: str | None
 
 
-def sample_distinct(space: SearchSpace, n: int, *, seed: int = 0) -> list[Genotype]:
+def sample_distinct(space: SearchSpace, n: int, *, seed: int = 0, at_most: bool = False) -> list[Genotype]:
     """``n`` distinct architectures drawn uniformly; the first of them do not depend on ``n``.
 
+    Args:
+        space: the space.
+        n: how many.
+        seed: of the draws.
+        at_most: give fewer, where the space has no more, in the place of an error.
     Raises:
-        OptionError: if the space has fewer.
+        OptionError: if the space has fewer, or the others are too rare to be met.
     """
+    if at_most:
+        n = min(n, space.size)
     if not 1 <= n <= space.size:
         raise OptionError(f"expected 1 to {space.size:,} architectures of {space.name}, but got {n}")
     rng = numpy_generator(derive_seed(seed, "sample", space.name))
     chosen: dict[Genotype, None] = {}
-    while len(chosen) < n:
+    in_vain = 0  # draws since the last new one; where one is left of M, so many miss it once in 10^9 times
+    while len(chosen) < n and in_vain < 20 * (len(chosen) + 50):
+        before = len(chosen)
         chosen[space.sample(rng)] = None
+        in_vain = 0 if len(chosen) > before else in_vain + 1
+    if len(chosen) < n and not at_most:
+        raise OptionError(f"no more than {len(chosen):,} architectures of {space.name} were met, but {n:,} are wanted")
     return list(chosen)
 
 

@@ -96,7 +96,7 @@ class Searcher(ABC):
     name: ClassVar[str]
     reference: ClassVar[str]
     multi_objective: ClassVar[bool] = False
-    ends: ClassVar[bool] = False
+    ends: bool = False
     """Whether the strategy has nothing left to propose after some trials, so that it needs no budget."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0, n_objectives: int = 1) -> None:
@@ -110,6 +110,7 @@ class Searcher(ABC):
         self._enqueued: deque[Genotype] = deque()
         self._open: dict[int, Trial] = {}
         self._early: dict[int, Values | None] = {}  # told before an earlier trial was
+        self.scorer: Scorer | None = None
         self.n_asked = 0  # trials so far
         self._n_learned = 0
         self._asked: dict[int, Trial] = {}  # not learned yet
@@ -162,12 +163,12 @@ class Searcher(ABC):
     @property
     def scoring_seconds(self) -> float:
         """Seconds that the strategy itself has spent on scores of untrained networks."""
-        return 0.0
+        return 0.0 if self.scorer is None else self.scorer.seconds
 
     @property
     def n_scored(self) -> int:
         """How many architectures the strategy itself has scored untrained."""
-        return 0
+        return 0 if self.scorer is None else self.scorer.n_scored
 
     @property
     def n_open(self) -> int:
@@ -203,7 +204,7 @@ class Searcher(ABC):
             raise InputError(f"trial {trial.number} is not open: it was told before, or comes from another searcher")
         plain: Values | None = None
         if values is not None:
-            plain = tuple(float(v) for v in ((values,) if isinstance(values, int | float) else values))
+            plain = tuple(map(float, (values,) if np.ndim(values) == 0 else values))  # type: ignore[arg-type]
             if len(plain) != self.n_objectives or any(map(math.isnan, plain)):
                 raise InputError(
                     f"expected {self.n_objectives} numbers for trial {trial.number}, but got {plain}; tell None for "

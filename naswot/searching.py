@@ -17,7 +17,7 @@ from naswot.objectives import Objective, check_names, dominates, values_of
 from naswot.searcher import Searcher, Trial, Values
 from naswot.types import Evaluation
 
-_IDLE_LIMIT = 10_000  # trials without a new architecture, after which a search that has only a budget of time ends
+_IDLE_LIMIT = 10_000  # trials in a row that repeat others or cost nothing, after which a budget of time alone ends
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Budget:
         """Whether no further trial may begin."""
         used = ((self.evaluations, trials), (self.seconds, seconds), (self.epochs, epochs))
         return any(limit is not None and spent >= limit for limit, spent in used)
+
+    @property
+    def counts_epochs_only(self) -> bool:
+        """Whether epochs are the only limit."""
+        return self.evaluations is None and self.seconds is None
 
     def is_overdrawn(self, seconds: float) -> bool:
         """Whether a trial that ends at ``seconds`` does not count any more."""
@@ -97,7 +102,9 @@ class SearchResult:
     Args:
         records: every trial in the order of asking.
         objectives: what was maximised.
-        stopped: why it ended, such as ``"budget"`` or ``"exhausted"``.
+        stopped: why it ended: ``"budget"``, ``"exhausted"`` (nothing left to propose) or ``"no progress"``.
+        seconds: of all trials and of the scores that the strategy asked for.
+        n_scored: architectures that the strategy scored untrained.
     """
 
     records: Sequence[Record]
@@ -106,30 +113,45 @@ class SearchResult:
     seconds: float = 0.0
     n_scored: int = 0
 
-    @cached_property
+    @property
     def best(self) -> Record | None:
         """The best trial by the first objective, then the next, among those trained longest; None if all failed.
 
         Of equal ones it is the earliest.
         """
-        good = [r for r in self.records if r.values is not None]
-        longest = max((r.epochs for r in good), default=0)
-        return max((r for r in good if r.epochs == longest), key=lambda r: r.values or (), default=None)
+        return self.incumbents[-1] if self.records else None
+
+    @cached_property
+    def incumbents(self) -> list[Record | None]:
+        """What would be the best if the search ended after each trial; None before the first success."""
+        chosen: Record | None = None
+        found = []
+        for record in self.records:
+            if record.values is not None and (chosen is None or _rank(record) > _rank(chosen)):
+                chosen = record
+            found.append(chosen)
+        return found
 
     @cached_property
     def front(self) -> list[Record]:
-        """The trials, one for each architecture, that no other one dominates, by falling first objective."""
-        good = {r.trial.genotype: r for r in reversed(self.records) if r.values is not None}
-        kept = [r for r in good.values() if not any(dominates(o.values or (), r.values or ()) for o in good.values())]
+        """Of the trials trained longest those that no other one dominates, by falling first objective.
+
+        An architecture occurs once.
+        """
+        good = [r for r in self.records if r.values is not None]
+        longest = max((r.epochs for r in good), default=0)
+        each = {r.trial.genotype: r for r in reversed(good) if r.epochs == longest}.values()
+        kept = [r for r in each if not any(dominates(o.values or (), r.values or ()) for o in each)]
         return sorted(kept, key=lambda r: tuple(-v for v in r.values or ()))
 
     def best_so_far(self) -> list[float]:
-        """Best first objective after each trial; -inf before the first success."""
-        best, curve = -math.inf, []
-        for record in self.records:
-            best = max(best, record.values[0] if record.values is not None else -math.inf)
-            curve.append(best)
-        return curve
+        """First objective of the incumbent after each trial; -inf before the first success."""
+        return [-math.inf if r is None or r.values is None else r.values[0] for r in self.incumbents]
+
+
+def _rank(record: Record) -> tuple[int, tuple[float, ...]]:
+    """Long trainings before short ones, then by value."""
+    return record.epochs, record.values or ()
 
 
 def run_search(
@@ -167,6 +189,8 @@ def run_search(
     check_names(chosen, evaluator.names)
     if len(chosen) != searcher.n_objectives:
         raise OptionError(f"{searcher.name} was made for {searcher.n_objectives} objectives, but got {len(chosen)}")
+    if budget is not None and not evaluator.by_epochs and budget.counts_epochs_only:
+        raise OptionError("nothing is trained here, so a budget of epochs never ends; give evaluations or seconds")
     if budget is None and not searcher.ends:
         raise OptionError(f"{searcher.name} never ends by itself; pass budget=, such as Budget(evaluations=100)")
     if parallel < 1:
@@ -210,8 +234,8 @@ class _Loop:
         if self.budget is not None and self.budget.is_spent(len(self.records) + n_open, spent, self.epochs):
             self.stopped = "budget"
             return None
-        if self.idle >= _IDLE_LIMIT:
-            self.stopped = "nothing new"
+        if self.idle >= _IDLE_LIMIT and self.budget is not None and self.budget.evaluations is None:
+            self.stopped = "no progress"
             return None
         trial = self.searcher.ask()
         if trial is None and n_open == 0:
@@ -228,7 +252,7 @@ class _Loop:
         epochs = (trial.epochs or self.evaluator.epochs or 0) if self.evaluator.by_epochs else 0
         self.seconds += seconds
         self.epochs += epochs
-        self.idle = 0 if self.archive.is_new(trial) else self.idle + 1
+        self.idle = 0 if self.archive.is_new(trial) and seconds + epochs > 0 else self.idle + 1
         values = None if evaluation.error is not None else values_of(self.objectives, evaluation.scores)
         self.searcher.tell(trial, values)
         record = Record(trial, evaluation, values, epochs, spent, n_scored)

@@ -76,8 +76,9 @@ class TableEvaluator:
         self._values: dict[int | None, np.ndarray[Any, Any]] = {}
         self._seconds: dict[int | None, np.ndarray[Any, Any] | None] = {}
         self._flops, self._macs = flops, dict[Genotype, float]()
-        lengths = {c.epochs for c in benchmark.columns if (c.dataset, c.metric) == (dataset, metric)} - {None}
-        self.epochs = epochs if epochs is not None else max((n for n in lengths if n is not None), default=None)
+        told = {c.epochs for c in benchmark.columns if (c.dataset, c.metric) == (dataset, metric)}
+        self.lengths = tuple(sorted(n for n in told if n is not None))  # of training, in epochs
+        self.epochs = epochs if epochs is not None else max(self.lengths, default=None)
         self.names = (metric,)
         self.stages = ("train", "train_estimated")
         self.by_epochs = (metric, "train", "train_estimated")
@@ -103,6 +104,7 @@ class TableEvaluator:
             "metric": self.metric,
             "epochs": self.epochs,
             "training": self.training,
+            "clock": [self.clock.images, self.clock.per_image, self.clock.per_mac],
         }
 
     def _column(self, epochs: int | None) -> np.ndarray[Any, Any]:

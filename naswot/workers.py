@@ -7,11 +7,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
+
+from naswot.errors import WorkerError
+
+Result = TypeVar("Result")
 
 _WATCH_SECONDS = 0.5
 
@@ -39,6 +44,37 @@ def worker_pool(workers: int) -> Iterator[Executor | None]:
         _stop_now(pool)
         raise
     pool.shutdown(wait=True)
+
+
+@contextmanager
+def deaths_explained() -> Iterator[None]:
+    """Turn the death of a worker process into a WorkerError that says what to do."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise WorkerError(
+            "a worker process died, perhaps for want of memory; what was finished is kept: run again, with fewer "
+            f"workers or a smaller batch if it repeats ({error})"
+        ) from error
+
+
+def results_of(
+    executor: Executor, function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]
+) -> Iterator[Result]:
+    """Results of ``function(*job)`` as they come; leaving early drops what has not begun.
+
+    Raises:
+        WorkerError: if a worker process died.
+    """
+    futures: list[Future[Result]] = []
+    try:
+        with deaths_explained():
+            futures.extend(executor.submit(function, *job) for job in jobs)
+            for future in as_completed(futures):
+                yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def _stop_now(pool: ProcessPoolExecutor) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,7 +13,7 @@ from naswot.cli import _options as shared
 
 if TYPE_CHECKING:
     from naswot.benchmark import Benchmark
-    from naswot.constraints import Cost
+    from naswot.constraints import Cost, StoredCost
     from naswot.data.images import ImageSet
     from naswot.searcher import Scorer, Searcher
     from naswot.searching import Budget
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_FULL_EPOCHS = 12
 _POSITIVE = click.IntRange(min=1)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
@@ -38,6 +40,7 @@ STRATEGY_OPTIONS = (
     click.option("--epochs", type=_POSITIVE, help="Of a full training; by default 12."),
     click.option("--brief-epochs", default=3, show_default=True, type=_POSITIVE, help="Of a brief one (cascade)."),
     click.option("--kept", default=8, show_default=True, type=_POSITIVE, help="Trained briefly (cascade)."),
+    click.option("--parallel", type=_POSITIVE, help="Trials open at once, part of the search; 2 with --train, else 1."),
     click.option("--recipe", default="quick", show_default=True, help="How networks are trained."),
     click.option(
         "--valid-fraction", default=0.25, show_default=True, type=float, help="Of the training images, to choose by."
@@ -90,31 +93,49 @@ def budget_of(given: Mapping[str, Any], searcher: Searcher) -> Budget | None:
     return Budget(evaluations=20 if given["train"] else 100 if given["table"] else given["number"])
 
 
-def searcher_of(given: Mapping[str, Any], space: SearchSpace, scorer: Scorer, n_objectives: int) -> Searcher:
-    """``--strategy`` with its options, and help as asked for."""
+def searcher_of(
+    given: Mapping[str, Any], space: SearchSpace, scorer: Scorer, n_objectives: int, lengths: Sequence[int]
+) -> Searcher:
+    """``--strategy`` with its options, and help as asked for.
+
+    Args:
+        given: the options.
+        space: what is searched.
+        scorer: for strategies and help that need one.
+        n_objectives: number of objectives.
+        lengths: epochs that a benchmark knows, ascending; empty where any number can be trained.
+    """
     from naswot.assisted import Assisted
     from naswot.searcher import get_searcher, searcher_options
 
-    name, options = named_with_options(given["strategy"] or "cascade")
+    name, options = named_with_options(given["strategy"])
     offered = searcher_options(name)
+    fitting: dict[str, Any] = {}
     if name == "cascade":
+        brief = lengths[0] if lengths else min(given["brief_epochs"], full_epochs(given))
         kept = min(given["kept"], given["number"])
-        options = {"screened": given["number"], "kept": kept, "brief": brief_epochs(given), **options}
+        fitting = {"screened": given["number"], "kept": kept, "brief": brief}
     elif name == "naswot_search":
-        options = {"n": given["number"], **options}
+        fitting = {"n": given["number"]}
+    elif "levels" in offered and lengths and not set(options) & {"levels", "min_epochs", "max_epochs"}:
+        fitting = {"levels": lengths}
     if "scorer" in offered:
-        options["scorer"] = scorer
-    searcher = get_searcher(name, space, seed=given["seed"], n_objectives=n_objectives, **options)
+        fitting["scorer"] = scorer
+    searcher = get_searcher(name, space, seed=given["seed"], n_objectives=n_objectives, **{**fitting, **options})
     help_ = {"warm_up": given["warm_up"], "prescreen": given["prescreen"], "reject_below": given["reject_below"]}
     if help_ == {"warm_up": 0, "prescreen": 1, "reject_below": None}:
         return searcher
     return Assisted(searcher, scorer, keep=given["keep"], **help_)
 
 
-def brief_epochs(given: Mapping[str, Any]) -> int:
-    """``--brief-epochs``, no more than the full ones."""
-    brief: int = given["brief_epochs"]
-    return min(brief, given["epochs"] or brief)
+def full_epochs(given: Mapping[str, Any]) -> int:
+    """``--epochs``, or its default for real training."""
+    return given["epochs"] or _FULL_EPOCHS
+
+
+def parallel_of(given: Mapping[str, Any]) -> int:
+    """``--parallel``, or its default, which no property of the machine may change."""
+    return given["parallel"] or (2 if given["train"] else 1)
 
 
 def constrained(
@@ -123,33 +144,24 @@ def constrained(
     images: ImageSet,
     build: Mapping[str, Any],
     benchmark: Benchmark | None,
-) -> tuple[SearchSpace, dict[str, Cost]]:
-    """The space within ``--max-params --max-flops --max-latency``, and the costs by name.
+) -> tuple[SearchSpace, StoredCost]:
+    """The space within ``--max-params --max-flops --max-latency``, and the latency.
 
-    Of a benchmark that holds a part of its space only, just this part is searched.
+    Of a benchmark that holds a part of its space only, just this part is searched. Where the latency is an objective
+    it is a limit too, though an infinite one: so it is measured before a trial begins, here and once.
     """
-    from naswot.constraints import ConstrainedSpace, network_costs, space_held
+    from naswot.constraints import ConstrainedSpace, StoredCost, network_costs, space_held
+    from naswot.latency import LatencyTable, ModelLatency
+    from naswot.objectives import Objective
 
-    costs = {**network_costs(space, images, build=build), "latency": _latency(given, space, images, build)}
+    measure: Cost = ModelLatency(space, images.shape, build, given["device"])
+    if given["latency_table"] is not None:
+        measure = LatencyTable.load(given["latency_table"]).latency
+    latency = StoredCost("latency", measure, space, seed=given["seed"])
+    costs: dict[str, Cost] = {**network_costs(space, images, build=build), "latency": latency}
     asked = {what: given[f"max_{what}"] for what in costs}
     limits = {what: limit for what, limit in asked.items() if limit is not None}
+    if any("latency" in Objective.parse(text).weights for text in given["objective"]):
+        limits.setdefault("latency", math.inf)
     held = space if benchmark is None else space_held(benchmark)
-    return (ConstrainedSpace(held, limits, costs) if limits else held), costs
-
-
-def _latency(given: Mapping[str, Any], space: SearchSpace, images: ImageSet, build: Mapping[str, Any]) -> Cost:
-    """Milliseconds of one image: summed from a table, or measured on this machine."""
-    from naswot.latency import LatencyTable, measure_latency
-    from naswot.seeding import seeded
-
-    if given["latency_table"] is not None:
-        looked_up: Cost = LatencyTable.load(given["latency_table"]).latency
-        return looked_up
-    make: Callable[..., Any] = space.build
-
-    def measured(genotype: tuple[int, ...]) -> float:
-        with seeded(0):
-            model = make(genotype, **build).to(given["device"])
-        return measure_latency(model, images.shape, device=given["device"])
-
-    return measured
+    return (ConstrainedSpace(held, limits, costs) if limits else held), latency

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from naswot.benchmark import Benchmark
-    from naswot.constraints import Cost
+    from naswot.constraints import StoredCost
     from naswot.data.images import ImageSet
     from naswot.evaluate import Evaluator
     from naswot.evaluators import TrialEvaluator
     from naswot.searching import Record, SearchResult
     from naswot.space import SearchSpace
+    from naswot.table_evaluator import TableEvaluator
+    from naswot.training.evaluator import TrainingEvaluator
     from naswot.types import Evaluation
-
-_FULL_EPOCHS = 12
 
 
 def run_strategy(given: dict[str, Any]) -> None:
@@ -48,13 +49,16 @@ def run_strategy(given: dict[str, Any]) -> None:
     images = run.images_of(_source(given, benchmark), given["data_root"])
     build = {} if benchmark is None else benchmark.build
     proxies = run.evaluator_of(given, space, images, build=build, pruned=given["pruned"])
-    limited, costs = asked.constrained(given, space, images, proxies.build, benchmark)
+    limited, latency = asked.constrained(given, space, images, proxies.build, benchmark)
     folder = Path(given["out"] or Path("runs") / _folder_name(given, proxies))
-    evaluator = _evaluator(given, proxies, images, folder, costs, benchmark)
+    training = _training(given, proxies, images, folder) if given["train"] else None
+    table = None if benchmark is None else _table(given, benchmark)
+    evaluator = _with_more_scores(given, training or table or proxies, proxies, latency)
     objectives = [Objective.parse(text) for text in given["objective"] or evaluator.names[:1]]
     options = {"evaluator": evaluator.describe(), "scores": proxies.describe(), "search": _identity(given)}
     scorer = ProxyScorer(proxies, given["rank_by"])
-    searcher = asked.searcher_of(given, limited, scorer, len(objectives))
+    lengths = () if table is None else table.lengths
+    searcher = asked.searcher_of(given, limited, scorer, len(objectives), lengths)
     workers = given["workers"] or run.default_workers(proxies)
     with (
         run.open_store(folder, options, given["device"]) as store,
@@ -62,7 +66,7 @@ def run_strategy(given: dict[str, Any]) -> None:
         worker_pool(workers) as executor,
     ):
         try:
-            scorer.store, scorer.executor = store, executor
+            scorer.store, scorer.executor, latency.store = store, executor, store
             budget = asked.budget_of(given, searcher)
             scorer.on_scored, advance = _bars(progress, searcher.planned if budget is None else budget.evaluations)
             result = run_search(
@@ -71,16 +75,18 @@ def run_strategy(given: dict[str, Any]) -> None:
                 budget=budget,
                 objectives=objectives,
                 store=store,
-                executor=executor if given["train"] or not given["table"] else None,
-                parallel=workers if given["train"] or not given["table"] else 1,
+                executor=executor if table is None else None,
+                parallel=asked.parallel_of(given),
                 on_record=advance,
             )
-            tested = _final(given, result, proxies, images, folder, progress) if given["train"] else {}
+            summary = _summary(given, result, space, folder, options)
+            _write(result, space, summary, folder)
+            if training is not None and result.best is not None:
+                summary["final"] = _final(given, result.best, training, images, folder, progress)
+                write_json(folder / "summary.json", summary)
         except KeyboardInterrupt:
             progress.stop()
             run.stopped(store, folder)
-    summary = _summary(given, result, space, folder, options, tested)
-    _write(result, space, summary, folder)
     _print(result, space, summary, given)
     if result.best is None:
         sys.exit(1)
@@ -107,7 +113,10 @@ def _identity(given: Mapping[str, Any]) -> dict[str, object]:
         *("strategy", "objective", "number", "kept", "brief_epochs", "epochs", "rank_by", "warm_up", "keep"),
         *("prescreen", "reject_below", "max_params", "max_flops", "max_latency", "table", "train", "valid_fraction"),
     )
-    return {name: list(given[name]) if isinstance(given[name], tuple) else given[name] for name in names}
+    plain = {name: list(given[name]) if isinstance(given[name], tuple) else given[name] for name in names}
+    table = given["latency_table"]
+    digest = None if table is None else blake2b(Path(table).read_bytes(), digest_size=8).hexdigest()
+    return {**plain, "parallel": asked.parallel_of(given), "latency_table": digest}
 
 
 def _folder_name(given: Mapping[str, Any], proxies: Evaluator) -> str:
@@ -140,42 +149,29 @@ def _is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _evaluator(
-    given: Mapping[str, Any],
-    proxies: Evaluator,
-    images: ImageSet,
-    folder: Path,
-    costs: Mapping[str, Cost],
-    benchmark: Benchmark | None,
+def _with_more_scores(
+    given: Mapping[str, Any], main: TrialEvaluator, proxies: Evaluator, latency: StoredCost
 ) -> TrialEvaluator:
     """The main evaluator, with those of further scores that the objectives name."""
-    from dataclasses import replace
-
     from naswot.evaluators import CallableEvaluator, CombinedEvaluator
     from naswot.objectives import Objective
     from naswot.proxy import list_proxies
 
-    main: TrialEvaluator = proxies
-    if given["train"]:
-        main = _training(given, proxies, images, folder)
-    elif benchmark is not None:
-        main = _table(given, benchmark)
     names = dict.fromkeys(name for text in given["objective"] for name in Objective.parse(text).weights)
     missing = tuple(name for name in names if name not in main.names and name in list_proxies())
-    parts = [replace(proxies, proxies=missing)] if missing else []
-    extra: list[TrialEvaluator] = [*parts]
+    extra: list[TrialEvaluator] = [replace(proxies, proxies=missing)] if missing else []
     if "latency" in names:
-        extra.append(CallableEvaluator(proxies.space, costs["latency"], names=("latency",), seed=given["seed"]))
+        extra.append(CallableEvaluator(proxies.space, latency, names=("latency",), seed=given["seed"]))
     return CombinedEvaluator(*extra, main) if extra else main
 
 
-def _training(given: Mapping[str, Any], proxies: Evaluator, images: ImageSet, folder: Path) -> TrialEvaluator:
+def _training(given: Mapping[str, Any], proxies: Evaluator, images: ImageSet, folder: Path) -> TrainingEvaluator:
     from naswot.training.evaluator import TrainingEvaluator
     from naswot.training.recipe import get_recipe
     from naswot.training.splits import three_way_split
 
     train, valid = three_way_split(images, valid_fraction=given["valid_fraction"], seed=given["seed"])
-    recipe = get_recipe(given["recipe"], epochs=given["epochs"] or _FULL_EPOCHS)
+    recipe = get_recipe(given["recipe"], epochs=asked.full_epochs(given))
     strategy = asked.named_with_options(given["strategy"])[0]
     return TrainingEvaluator(
         proxies.space,
@@ -183,14 +179,14 @@ def _training(given: Mapping[str, Any], proxies: Evaluator, images: ImageSet, fo
         valid,
         recipe,
         seed=given["seed"],
-        build=proxies.build,
+        build=shared.key_values(given["build"]),
         device=given["device"],
         folder=folder,
         inherits=strategy == "large_scale_evolution",
     )
 
 
-def _table(given: Mapping[str, Any], benchmark: Benchmark) -> TrialEvaluator:
+def _table(given: Mapping[str, Any], benchmark: Benchmark) -> TableEvaluator:
     from naswot.table_evaluator import TableEvaluator
 
     _, _, rest = given["table"].partition("/")
@@ -198,13 +194,15 @@ def _table(given: Mapping[str, Any], benchmark: Benchmark) -> TrialEvaluator:
     dataset = dataset or benchmark.datasets[0]
     metrics = benchmark.metrics(dataset)
     metric = metric or ("valid_accuracy" if "valid_accuracy" in metrics else "test_accuracy")
+    if metric.startswith("test"):
+        click.echo(f"note: the search chooses by {metric}: what it finds is no estimate for new images", err=True)
     return TableEvaluator(benchmark, dataset, metric, epochs=given["epochs"])
 
 
 def _final(
     given: Mapping[str, Any],
-    result: SearchResult,
-    proxies: Evaluator,
+    best: Record,
+    training: TrainingEvaluator,
     images: ImageSet,
     folder: Path,
     progress: Progress,
@@ -214,21 +212,20 @@ def _final(
 
     from naswot.data import get_data
     from naswot.evaluate import single_thread
+    from naswot.searcher import Trial
     from naswot.seeding import derive_seed
     from naswot.training.loop import test_accuracy, train
-    from naswot.training.recipe import get_recipe
 
-    if result.best is None:
-        return {}
-    recipe = get_recipe(given["recipe"], epochs=given["epochs"] or _FULL_EPOCHS)
+    alone = Trial(0, best.trial.genotype)
+    recipe = training.recipe_for(alone)
     bar = progress.add_task("finalist, all images, epochs", total=recipe.epochs, rate="")
 
     def after(epoch: int, metrics: Mapping[str, float]) -> None:
         progress.update(bar, completed=epoch, rate=f"loss {metrics['train_loss']:.3g}")
 
     with single_thread():
-        model = proxies.model(result.best.trial.genotype)
-        checkpoint = folder / "unfinished" / "final.pt"
+        model = training.model(alone)
+        checkpoint = folder / "unfinished" / f"final-{best.trial.number}.pt"
         seed = derive_seed(given["seed"], "final")
         train(model, images, None, recipe, seed=seed, checkpoint=checkpoint, device=given["device"], on_epoch=after)
         held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
@@ -246,7 +243,6 @@ def _summary(
     space: SearchSpace,
     folder: Path,
     options: Mapping[str, object],
-    tested: Mapping[str, object],
 ) -> dict[str, Any]:
     def told(record: Record) -> dict[str, Any]:
         scores = for_json(dict(record.evaluation.scores))
@@ -265,7 +261,7 @@ def _summary(
         "stopped": result.stopped,
         "winner": None if result.best is None else told(result.best),
         "front": [told(record) for record in result.front] if len(result.objectives) > 1 else [],
-        "final": dict(tested),
+        "final": {},
     }
 
 

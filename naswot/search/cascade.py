@@ -39,7 +39,7 @@ class Cascade(Searcher):
     name: ClassVar[str] = "cascade"
     reference: ClassVar[str] = "naswot; after Mellor et al., 2021, and Jamieson & Talwalkar, 2016"
     multi_objective: ClassVar[bool] = True
-    ends: ClassVar[bool] = True
+    ends = True
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Cascade(Searcher):
                 "expected 1 <= finalists <= kept <= screened and 1 <= brief <= full, but got finalists "
                 f"{finalists}, kept {kept}, screened {screened}, brief {brief}, full {full}"
             )
-        self.scorer = needs_scorer(self.name, scorer, space)
+        self.scorer: Scorer = needs_scorer(self.name, scorer, space)
         self._screened, self._kept, self._finalists, self._brief, self._full = screened, kept, finalists, brief, full
         self._stage: list[Genotype] | None = None
         self._values: list[tuple[float, Genotype]] = []
@@ -72,9 +72,12 @@ class Cascade(Searcher):
         n_brief = len(self._stage)
         if self.n_asked < n_brief:
             return Proposal(self._stage[self.n_asked], self._brief)
-        if len(self._values) < n_brief or self.n_asked >= n_brief + min(self._finalists, n_brief):
+        if len(self._values) < n_brief:
             return None
-        order = sorted(self._values, key=lambda pair: -pair[0])
+        able = [pair for pair in self._values if pair[0] > -math.inf]
+        if self.n_asked >= n_brief + min(self._finalists, len(able)):
+            return None
+        order = sorted(able, key=lambda pair: -pair[0])
         return Proposal(order[self.n_asked - n_brief][1], self._full)
 
     def candidates(self, n: int) -> list[Proposal]:  # noqa: ARG002
@@ -101,13 +104,3 @@ class Cascade(Searcher):
     def planned(self) -> int:
         """Brief and full trainings."""
         return self._kept + self._finalists
-
-    @property
-    def scoring_seconds(self) -> float:
-        """Seconds of the scorer."""
-        return self.scorer.seconds
-
-    @property
-    def n_scored(self) -> int:
-        """Different architectures that were scored."""
-        return self.scorer.n_scored

@@ -111,7 +111,8 @@ class LargeScaleEvolution(Searcher):
         self.population.append(Member(trial.genotype, -math.inf if values is None else values[0], trial.number))
 
     def _child(self, parent: Member) -> Proposal:
+        heir = parent.number if parent.value > -math.inf else None  # what failed has no weights to give
         if not isinstance(self.space, Mutable):
-            return Proposal(self.space.mutate(parent.genotype, self.rng), parent=parent.number)
+            return Proposal(self.space.mutate(parent.genotype, self.rng), parent=heir)
         genotype, inherits = self.space.propose_mutation(parent.genotype, self.rng)
-        return Proposal(genotype, parent=parent.number if inherits else None)
+        return Proposal(genotype, parent=heir if inherits else None)

@@ -32,7 +32,7 @@ class NASWOTSearch(Searcher):
     name: ClassVar[str] = "naswot_search"
     reference: ClassVar[str] = "Mellor et al., ICML 2021, arXiv:2006.04647"
     multi_objective: ClassVar[bool] = True
-    ends: ClassVar[bool] = True
+    ends = True
 
     def __init__(
         self, space: SearchSpace, *, seed: int = 0, n_objectives: int = 1, scorer: Scorer | None = None, n: int = 100
@@ -40,7 +40,8 @@ class NASWOTSearch(Searcher):
         super().__init__(space, seed=seed, n_objectives=n_objectives)
         if n < 1:
             raise OptionError(f"expected n of at least 1, but got {n}")
-        self.scorer, self._n = needs_scorer(self.name, scorer, space), n
+        self.scorer: Scorer = needs_scorer(self.name, scorer, space)
+        self._n = n
 
     def propose(self) -> Proposal | None:
         """The winner; then nothing."""
@@ -56,13 +57,3 @@ class NASWOTSearch(Searcher):
     def planned(self) -> int:
         """The winner."""
         return 1
-
-    @property
-    def scoring_seconds(self) -> float:
-        """Seconds of the scorer."""
-        return self.scorer.seconds
-
-    @property
-    def n_scored(self) -> int:
-        """Different architectures that were scored."""
-        return self.scorer.n_scored

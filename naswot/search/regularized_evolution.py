@@ -2,8 +2,8 @@
 
 Paper: Real et al., Regularized Evolution for Image Classifier Architecture Search, AAAI 2019, arXiv:1802.01548,
 Algorithm 1. Defaults are those of NAS-Bench-201 (Dong and Yang, ICLR 2020): P = 10, S = 3; the paper has P = 100,
-S = 25. Differences: tournaments are drawn without replacement as in the NAS-Bench-201 code (``replace=True`` gives the
-paper's), a mutation is ``space.mutate``, and a child that failed to train enters the population as worse than all.
+S = 25. Differences: a mutation is ``space.mutate``, and a child that failed to train enters the population as worse
+than all; ``replace=False`` draws tournaments of different members.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RegularizedEvolution(Searcher):
         n_objectives: int = 1,
         population: int = 10,
         sample: int = 3,
-        replace: bool = False,
+        replace: bool = True,
     ) -> None:
         super().__init__(space, seed=seed, n_objectives=n_objectives)
         if not 1 <= sample <= population:
@@ -58,7 +58,7 @@ class RegularizedEvolution(Searcher):
             return Proposal(self.draw())
         if not self.population:
             return None
-        n = min(self._sample, len(self.population))
+        n = self._sample if self._replace else min(self._sample, len(self.population))
         drawn = self.rng.choice(len(self.population), size=n, replace=self._replace)
         parent, _ = max((self.population[int(i)] for i in drawn), key=lambda member: member[1])
         return Proposal(self.space.mutate(parent, self.rng))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch
 
 from naswot.benchmark import Column, Table
 from naswot.data.images import ImageSet
-from naswot.errors import OptionError, WorkerError
+from naswot.errors import OptionError
 from naswot.evaluate import Evaluator, Store, batch_digest, single_thread
 from naswot.run import sample_distinct
 from naswot.seeding import derive_seed, torch_generator
 from naswot.space import SearchSpace
 from naswot.training.brief import train_briefly
 from naswot.types import Batch, Evaluation, Genotype
+from naswot.workers import results_of
 
 _COUNTS = ("params", "flops")
 _RESULTS = ("test_accuracy", "train_loss")
@@ -160,18 +161,7 @@ def _results(recipe: Recipe, jobs: Sequence[tuple[Genotype, int]], executor: Exe
     if executor is None:
         yield from (train_one(recipe, *job) for job in jobs)
         return
-    futures: list[Future[Evaluation]] = [executor.submit(train_one, recipe, *job) for job in jobs]
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenExecutor as error:
-        raise WorkerError(
-            "a worker process died, perhaps for want of memory; what was finished is kept: run again, with fewer "
-            f"--workers if it repeats ({error})"
-        ) from error
-    finally:
-        for future in futures:
-            future.cancel()
+    yield from results_of(executor, train_one, ((recipe, *job) for job in jobs))
 
 
 def train_one(recipe: Recipe, genotype: Genotype, number: int) -> Evaluation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -14,16 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from naswot.data.images import ImageSet
-from naswot.errors import NaswotError, StoreError
-from naswot.evaluate import batch_digest, single_thread
+from naswot.errors import (
+    ArchitectureError,
+    InputError,
+    ModelError,
+    NaswotError,
+    OptionError,
+    OutputError,
+    StoreError,
+    TrainingError,
+)
+from naswot.evaluate import batch_digest, check_build, fresh_model, single_thread
 from naswot.inheritance import inherit_weights
 from naswot.searcher import Trial
-from naswot.seeding import derive_seed, seeded
+from naswot.seeding import derive_seed
 from naswot.space import SearchSpace
 from naswot.training.loop import train
-from naswot.training.recipe import TrainingRecipe
+from naswot.training.recipe import TrainingRecipe, recipe_for
 from naswot.training.splits import refuse_test_images
 from naswot.types import Batch, Evaluation
+
+_OF_THE_ARCHITECTURE = (TrainingError, ModelError, InputError, ArchitectureError, OutputError)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class TrainingEvaluator:
             weights of every trial if they are inherited; None: nowhere.
         inherits: begin a trial with what fits of its parent's trained weights.
     Raises:
-        OptionError: for test images.
+        OptionError: for test images, options that the space cannot be built with, or a device that is not there.
         StoreError: if weights are to be inherited, but there is no folder for them.
     """
 
@@ -70,6 +81,11 @@ class TrainingEvaluator:
             refuse_test_images(data, "trained on or chosen by in a search")
         if self.inherits and self.folder is None:
             raise StoreError("inherited weights have to lie somewhere; pass folder=")
+        check_build(self.space, self._building)
+        try:
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise OptionError(f"device {self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
     @property
     def epochs(self) -> int:
@@ -86,7 +102,7 @@ class TrainingEvaluator:
             with single_thread():
                 model = self.model(trial)
                 checkpoint = self._checkpoint(trial, arch)
-                recipe = self._recipe(trial)
+                recipe = self.recipe_for(trial)
                 seed = derive_seed(self.seed, "training")
                 result = train(
                     model, self.train, self.valid, recipe, seed=seed, checkpoint=checkpoint, device=self.device
@@ -95,27 +111,29 @@ class TrainingEvaluator:
                 seconds = result.seconds
                 self._keep(trial, model, checkpoint)
         except NaswotError as raised:
+            if not isinstance(raised, _OF_THE_ARCHITECTURE):
+                raise  # a full disk, a wrong option: no architecture is to blame, and none should bear the mark
             error = f"{type(raised).__name__}: {raised}"
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as raised:  # out of the network
+            error = f"ModelError: {type(raised).__name__}: {raised}"
         spent = time.perf_counter() - start if math.isnan(seconds) else seconds
         return Evaluation(trial.genotype, arch, scores, {"train": spent}, self.seed, error=error)
 
     def model(self, trial: Trial) -> nn.Module:
         """The network with which a training begins."""
-        build: Callable[..., nn.Module] = self.space.build
-        fitting = {"n_classes": self.train.n_classes, "in_channels": self.train.shape[0]}
-        with seeded(derive_seed(self.seed, self.space.format(trial.genotype), 0)):
-            model = build(trial.genotype, **{**fitting, **self.build})
+        model = fresh_model(self.space, trial.genotype, self._building, seed=self.seed)
         if self.inherits and trial.parent is not None:
             inherit_weights(model, self._weights(trial.parent))
         return model
 
-    def _recipe(self, trial: Trial) -> TrainingRecipe:
-        """The recipe for this trial; a space may have the learning rate among its genes."""
-        changes: dict[str, Any] = {} if trial.epochs is None else {"epochs": trial.epochs}
-        chosen = getattr(self.space, "learning_rate", None)
-        if chosen is not None:
-            changes["learning_rate"] = chosen(trial.genotype)
-        return replace(self.recipe, **changes)
+    @property
+    def _building(self) -> dict[str, Any]:
+        return {"n_classes": self.train.n_classes, "in_channels": self.train.shape[0], **self.build}
+
+    def recipe_for(self, trial: Trial) -> TrainingRecipe:
+        """The recipe of a trial; a space may have the learning rate among its genes."""
+        recipe = self.recipe if trial.epochs is None else replace(self.recipe, epochs=trial.epochs)
+        return recipe_for(self.space, trial.genotype, recipe)
 
     def _checkpoint(self, trial: Trial, arch: str) -> Path | None:
         if self.folder is None:

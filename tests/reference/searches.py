@@ -38,7 +38,7 @@ PLACES = {
     "aggregate": ("naswot.evaluators:aggregate_scores", 4),
     "table": ("naswot.benchmark:Benchmark.row", 4),
     "callable": ("reference.searches:half_way", 4),
-    "supernet": ("naswot.training.brief:accuracy", 4),
+    "supernet": ("naswot.training.evaluation:evaluate", 4),
     "combined": ("reference.searches:half_way", 4),
     "training": ("torch.optim:SGD.step", 23),
 }

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from naswot.assisted import Assisted, ProxyScorer, TableScorer, best_scored
+from naswot.constraints import ConstrainedSpace
 from naswot.data import get_data
 from naswot.errors import OptionError
 from naswot.evaluate import Evaluator
@@ -76,6 +77,27 @@ def test_prescreened_evolution_still_trains_a_whole_first_population():
     assert any(child in SPACE.neighbours(parent) for parent in parents)
 
 
+def test_the_best_score_of_all_is_not_tried_for_ever():
+    helped = Assisted(get_searcher("regularized_evolution", SPACE, seed=4), scorer(), prescreen=10)
+    genotypes = [t.genotype for t in play(helped, 80, value=lambda genotype: SCORES[genotype])]
+    assert len(set(genotypes)) > 70
+
+
+def test_a_warm_up_larger_than_the_space_takes_all_of_it():
+    few = ConstrainedSpace(SPACE, {"sum": 4.0}, {"sum": lambda genotype: float(sum(genotype))})
+    helped = Assisted(get_searcher("random", few), scorer(), warm_up=500, keep=3)
+    play(helped, 1)
+    assert helped.n_scored == sum(1 for _ in few.genotypes()) == 210
+    with pytest.raises(OptionError, match="no more than 210 architectures of nasbench201 were met"):
+        sample_distinct(few, 211)
+
+
+def test_help_ends_where_the_strategy_ends():
+    cascade = get_searcher("cascade", SPACE, scorer=scorer(), screened=8, kept=2)
+    assert Assisted(cascade, scorer(), reject_below=0.1).ends
+    assert not Assisted(get_searcher("random", SPACE), scorer(), reject_below=0.1).ends
+
+
 def test_early_rejection_drops_what_lies_below_the_quantile():
     helped = Assisted(get_searcher("random", SPACE, seed=5), scorer(), reject_below=0.8)
     pool = sorted(SCORES[g] for g in sample_distinct(SPACE, 100, seed=5))
@@ -137,6 +159,13 @@ def test_cascade_screens_trains_the_kept_briefly_and_the_finalists_fully():
     assert [SCORES[g] for g in brief] == sorted((SCORES[g] for g in brief), reverse=True)
     assert [t.genotype for t in trials[6:]] == sorted(brief, key=SCORES.__getitem__)[:2]  # training says the opposite
     assert cascade.n_scored == 40
+
+
+def test_a_cascade_all_of_whose_brief_trainings_failed_is_over():
+    cascade = Cascade(SPACE, scorer=scorer(), screened=10, kept=3)
+    for _ in range(3):
+        cascade.tell(cascade.ask(), None)
+    assert cascade.ask() is None
 
 
 def test_cascade_waits_for_the_brief_stage():

@@ -72,6 +72,49 @@ def test_limits_hold_and_help_is_counted(run, tmp_path):
     assert max(float(row["params"]) for row in table(tmp_path / "d")) <= 2200
 
 
+def test_more_evaluations_go_on_and_the_new_winner_is_trained(run, tmp_path):
+    words = ["search", "--train", "--strategy", "random", *TINY, "--epochs", 1, "--out", tmp_path / "g"]
+    winners = set()
+    for n in (1, 3, 5):
+        code, out, err = run(*words, "--evaluations", n, "--json")
+        assert code == 0, err
+        winners.add(json.loads(out)["winner"]["arch"])
+        assert "test_accuracy" in json.loads(out)["final"]
+        assert len(table(tmp_path / "g")) == n
+    assert len(winners) > 1
+
+
+def test_latency_may_be_an_objective_in_workers_and_at_several_lengths(run, tmp_path):
+    words = ["search", "--train", *TINY, "-n", 3, "--kept", 2, "--brief-epochs", 1, "--epochs", 2, "--workers", 2]
+    code, _, err = run(
+        *words, "--objective", "valid_accuracy - 0.01*latency", "--max-latency", 1e6, "--out", tmp_path / "h", "--json"
+    )
+    assert code == 0, err
+    rows = table(tmp_path / "h")
+    by_arch = {row["arch"]: row["latency"] for row in rows}
+    assert all(float(row["latency"]) > 0 and row["latency"] == by_arch[row["arch"]] for row in rows)
+
+
+def test_the_number_of_workers_plays_no_part_and_open_trials_do(run, tmp_path):
+    words = ["search", "--strategy", "regularized_evolution(population=3)", *TINY[:-2], "--evaluations", 8]
+    for folder, more in (("one", ["--workers", 1]), ("two", ["--workers", 2])):
+        assert run(*words, "--parallel", 2, *more, "--out", tmp_path / folder)[0] == 0
+    archs = [[row["arch"] for row in table(tmp_path / folder)] for folder in ("one", "two")]
+    assert archs[0] == archs[1]
+    code, _, err = run(*words, "--parallel", 3, "--workers", 1, "--out", tmp_path / "one")
+    assert code == 1
+    assert "parallel 2 -> 3" in err
+
+
+def test_lengths_of_training_are_those_of_the_benchmark(run, tmp_path):
+    for strategy in ("cascade", "successive_halving(n=3, rounds=1)", "hyperband(rounds=1)"):
+        words = ["search", "--benchmark", "nasbench201_digits", "--strategy", strategy, "-n", 6, "--kept", 2]
+        code, out, err = run(*words, "--evaluations", 3, "--out", tmp_path / strategy[:7], "--workers", 1, "--json")
+        assert code == 0, err
+        assert json.loads(out)["winner"]["epochs"] == 5
+        assert "the search chooses by test_accuracy" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -107,5 +150,5 @@ def test_strategies_are_listed(run):
     code, out, _ = run("list", "searchers", "--json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads(out)}
-    assert rows["regularized_evolution"]["options"] == "population=10, sample=3, replace=False"
+    assert rows["regularized_evolution"]["options"] == "population=10, sample=3, replace=True"
     assert rows["nsga2"]["objectives"] == "several"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
 import pytest
 
 from naswot.benchmark import Benchmark, Column, Table, get_benchmark
-from naswot.constraints import ConstrainedSpace, network_costs, space_held
+from naswot.constraints import ConstrainedSpace, StoredCost, network_costs, space_held
 from naswot.data import get_data
 from naswot.errors import ArchitectureError, OptionError
 from naswot.evaluate import Evaluator
 from naswot.searcher import get_searcher, list_searchers
 from naswot.space import get_space
+from naswot.store import ResultStore
 
 SPACE = get_space("nasbench201")
 
@@ -100,6 +102,37 @@ def test_of_a_benchmark_that_holds_a_part_of_its_space_that_part_is_searched():
     assert set(space.genotypes()) == set(bench.genotypes())
     whole = Benchmark("whole", SPACE, Table(list(SPACE.genotypes()), {Column("d", "a"): np.zeros(SPACE.size)}))
     assert space_held(whole) is SPACE
+
+
+def test_mutations_of_the_space_itself_keep_to_the_limits_too():
+    graphs = get_space("evolved_graph")
+    small = ConstrainedSpace(graphs, {"vertices": 1.5}, {"vertices": lambda g: float(len(graphs.graph(g).vertices))})
+    evolution = get_searcher("large_scale_evolution", small, population=4)
+    assert evolution.ask().genotype == graphs.start()
+    rng = np.random.default_rng(0)
+    genotype = small.start()
+    for _ in range(100):
+        genotype, _ = small.propose_mutation(genotype, rng)
+        assert small.is_valid(genotype)
+    some = ConstrainedSpace(graphs, {"none": 0.5}, {"none": lambda g: float(not graphs.graph(g).vertices)})
+    assert not hasattr(some, "start")
+
+
+def test_a_measured_cost_is_taken_once_and_kept(tmp_path):
+    taken = []
+
+    def measure(genotype):
+        taken.append(genotype)
+        return float(len(taken))
+
+    genotype = (1, 1, 1, 1, 1, 1)
+    with ResultStore(tmp_path / "r.sqlite", options={}) as store:
+        cost = StoredCost("latency", measure, SPACE, store=store)
+        assert [cost(genotype), cost(genotype), cost((0,) * 6)] == [1.0, 1.0, 2.0]
+        again = StoredCost("latency", measure, SPACE, store=store)
+        assert again(genotype) == 1.0
+        assert copy.copy(cost)(genotype) == 1.0
+    assert len(taken) == 2
 
 
 def test_it_is_the_whole_space_in_all_else():

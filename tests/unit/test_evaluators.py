@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from naswot.benchmark import Benchmark, Column, Table, get_benchmark
 from naswot.data import get_data
 from naswot.errors import DataError, OptionError, StoreError, UnknownNameError
 from naswot.evaluate import Evaluator
-from naswot.evaluators import AggregateEvaluator, CallableEvaluator, CombinedEvaluator, SupernetEvaluator
+from naswot.evaluators import AggregateEvaluator, CallableEvaluator, CombinedEvaluator, SupernetEvaluator, portable
 from naswot.ranking import rank
 from naswot.run import sample_distinct
 from naswot.searcher import Trial
@@ -121,6 +122,18 @@ def test_an_aggregate_score_is_that_of_the_set_with_the_reference():
     assert evaluator.evaluate(Trial(0, newcomer)).scores == {"log_rank": expected}
 
 
+def test_evaluators_travel_light_and_ready():
+    images = get_data("digits", size=8)
+    proxies = Evaluator(SPACE, images, ("params",), batch_size=4, build=searches.BUILD)
+    aggregate = AggregateEvaluator(proxies, "log_rank", reference=6, proxies=("naswot", "flops"))
+    both = CombinedEvaluator(proxies, aggregate)
+    sent = pickle.dumps(portable(both))
+    assert len(sent) < len(pickle.dumps(both)) / 5
+    arrived = pickle.loads(sent)
+    arrived.parts[1]._reference_columns = None  # known already, so not worked out again
+    assert arrived.evaluate(Trial(0, CELLS[0])).scores == both.evaluate(Trial(0, CELLS[0])).scores
+
+
 def test_a_supernet_is_asked_with_its_shared_weights_and_never_by_test_images():
     supernet = searches.Supernet()
     _, valid = three_way_split(searches.images(), valid_fraction=0.5)
@@ -176,6 +189,45 @@ def test_what_is_trained_is_the_network_that_is_scored():
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+class Moody(type(SPACE)):
+    """A space some of whose architectures cannot be built."""
+
+    def build(self, genotype, *, n_classes=10, in_channels=3, width=16, n_cells=5):
+        if genotype[0] == 3:
+            raise ValueError("no such layer")
+        return SPACE.build(genotype, n_classes=n_classes, in_channels=in_channels, width=width, n_cells=n_cells)
+
+
+def test_an_architecture_that_cannot_be_built_fails_alone():
+    train, valid = three_way_split(searches.images(), valid_fraction=0.25)
+    recipe = get_recipe("quick", epochs=1)
+    trained = TrainingEvaluator(Moody(), train, valid, recipe, build=searches.BUILD)
+    scored = Evaluator(Moody(), train, ("params",), batch_size=2, build=searches.BUILD)
+    for evaluator in (trained, scored):
+        assert "cannot be built: ValueError: no such layer" in evaluator.evaluate(Trial(0, CELLS[0])).error
+        assert evaluator.evaluate(Trial(1, CELLS[1])).error is None
+
+
+def test_what_no_architecture_is_to_blame_for_ends_the_search(tmp_path, monkeypatch):
+    with pytest.raises(OptionError, match="no build option 'widht'"):
+        TrainingEvaluator(SPACE, *three_way_split(searches.images(), valid_fraction=0.25), build={"widht": 2})
+    with pytest.raises(OptionError, match="cannot be used here"):
+        training(device="cuda:7")
+    with pytest.raises(OptionError, match="warmup_epochs"):
+        training(recipe={"warmup_epochs": 1}).evaluate(Trial(0, CELLS[0], epochs=1))
+    monkeypatch.setattr("naswot.training.evaluator.train", lambda *_, **__: (_ for _ in ()).throw(StoreError("full")))
+    with pytest.raises(StoreError, match="full"):
+        training(tmp_path).evaluate(Trial(0, CELLS[0]))
+
+
+def test_the_learning_rate_may_be_a_gene():
+    space = get_space("evolved_graph")
+    train, valid = three_way_split(searches.images(), valid_fraction=0.25)
+    evaluator = TrainingEvaluator(space, train, valid, get_recipe("quick"))
+    assert evaluator.recipe_for(Trial(0, space.parse("lr0.4"), epochs=3)).learning_rate == pytest.approx(0.4)
+    assert evaluator.recipe_for(Trial(0, space.parse("lr0.4"), epochs=3)).epochs == 3
+
+
 def test_divergence_is_a_failed_evaluation():
     found = training(recipe={"learning_rate": 1e18, "clip_norm": None}).evaluate(Trial(0, CELLS[0]))
     assert found.scores == {}
@@ -208,4 +260,5 @@ def test_children_begin_with_their_parents_weights(tmp_path):
     assert not torch.equal(stranger.state_dict()["stem.0.weight"], trained["stem.0.weight"])
     with pytest.raises(StoreError, match="pass folder="):
         training(inherits=True)
-    assert "StoreError" in evaluator.evaluate(Trial(3, CELLS[0], parent=2)).error
+    with pytest.raises(StoreError, match="that a trial inherits"):
+        evaluator.evaluate(Trial(3, CELLS[0], parent=2))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from naswot.errors import ArchitectureError, InputError, OptionError, UnknownNameError
 from naswot.searcher import Proposal, Searcher, Trial, get_searcher, list_searchers, searcher_options
@@ -69,6 +71,14 @@ def test_wrong_tells_are_refused_and_change_nothing(space):
         searcher.tell(trial, 1.0)
 
 
+@pytest.mark.parametrize("value", [np.float32(3), np.int64(3), torch.tensor(3.0), [3], np.array([3.0])])
+def test_numbers_of_any_kind_are_told(space, value):
+    searcher = Listener(space)
+    searcher.tell(searcher.ask(), value)
+    assert searcher.heard == [(0, (3.0,))]
+    assert type(searcher.heard[0][1][0]) is float
+
+
 def test_one_objective_only_unless_declared(space):
     with pytest.raises(OptionError, match="listener searches for one objective, but got 2"):
         Listener(space, n_objectives=2)
@@ -76,7 +86,7 @@ def test_one_objective_only_unless_declared(space):
 
 def test_strategies_are_found_by_name(space):
     assert {"random", "regularized_evolution", "naswot_search", "area", "cascade"} <= set(list_searchers())
-    assert searcher_options("regularized_evolution") == {"population": 10, "sample": 3, "replace": False}
+    assert searcher_options("regularized_evolution") == {"population": 10, "sample": 3, "replace": True}
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         get_searcher("randm", space)
     with pytest.raises(OptionError, match="has no option 'populaton'; it offers population, sample, replace"):
@@ -99,7 +109,7 @@ def test_the_oldest_dies_even_if_it_is_the_best(space):
 
 
 def test_children_are_neighbours_of_the_best_of_the_tournament(space):
-    searcher = get_searcher("regularized_evolution", space, population=4, sample=4)
+    searcher = get_searcher("regularized_evolution", space, population=4, sample=4, replace=False)
     for value in (1.0, 5.0, 2.0, 3.0):
         searcher.tell(searcher.ask(), value)
     best = searcher.population[1][0]

@@ -114,7 +114,7 @@ def test_a_search_by_time_alone_ends_when_nothing_new_comes(monkeypatch):
     free = CallableEvaluator(SPACE, lambda genotype: 1.0)
     free.evaluate = lambda trial: Evaluation(trial.genotype, "", {"value": 1.0}, {}, 0)
     found = run_search(Still(SPACE), free, budget=Budget(seconds=1.0))
-    assert (len(found.records), found.stopped) == (6, "nothing new")
+    assert (len(found.records), found.stopped) == (5, "no progress")
 
 
 # ------------------------------------------------------------------------------------------------ order and parallelism
@@ -191,6 +191,40 @@ def test_a_search_in_which_all_fails_has_no_best():
     assert found.best_so_far() == [-math.inf] * 4
 
 
+def test_fronts_and_curves_do_not_mix_lengths_of_training():
+    from naswot.assisted import TableScorer
+
+    class Learning(Timed):
+        names = ("a", "b")
+        by_epochs = ("a", "b", "train")
+
+        def evaluate(self, trial):
+            epochs = trial.epochs or self.epochs
+            scores = {"a": float(sum(trial.genotype) + epochs), "b": float(-trial.genotype[0])}
+            return Evaluation(trial.genotype, "", scores, {"train": 1.0}, 0)
+
+    scorer = TableScorer({g: float(sum(g)) for g in SPACE.genotypes()})
+    options = {"screened": 40, "kept": 6, "finalists": 2, "brief": 2, "full": 12}
+    cascade = get_searcher("cascade", SPACE, scorer=scorer, n_objectives=2, **options)
+    found = run_search(cascade, Learning(), objectives=["a", "b"])
+    assert {r.epochs for r in found.front} == {12}
+    assert found.best in found.front
+    curve = found.best_so_far()
+    assert curve[:6] == sorted(curve[:6])
+    assert curve[6] == found.records[6].values[0]
+
+
+def test_budgets_that_would_never_end_are_refused_or_ended(monkeypatch):
+    with pytest.raises(OptionError, match="nothing is trained here"):
+        run_search(random(), sums(), budget=Budget(epochs=5))
+    monkeypatch.setattr("naswot.searching._IDLE_LIMIT", 50)
+    free = CallableEvaluator(SPACE, lambda genotype: 1.0)
+    free.evaluate = lambda trial: Evaluation(trial.genotype, "", {"value": 1.0}, {}, 0)
+    found = run_search(random(), free, budget=Budget(seconds=1.0))
+    assert (len(found.records), found.stopped) == (50, "no progress")
+    assert len(run_search(random(), free, budget=Budget(evaluations=80)).records) == 80
+
+
 def test_objectives_must_fit():
     with pytest.raises(OptionError, match="needs 'speed'; the evaluator gives value"):
         run_search(random(), sums(), objectives=["value - speed"], budget=Budget(evaluations=1))
@@ -236,6 +270,71 @@ def test_killed_in_the_middle_of_an_evaluation_it_goes_on_as_if_nothing_had_been
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert len(rows(tmp_path / "whole")) > len(before)
     assert not list((tmp_path / "killed").glob("unfinished/*"))
+
+
+def test_what_is_finished_is_kept_even_while_an_earlier_trial_runs(tmp_path):
+    first, release = [], threading.Event()
+
+    def slow_at_first(genotype):
+        if not first:
+            first.append(genotype)
+            release.wait(20)
+            raise KeyboardInterrupt
+        return float(sum(genotype))
+
+    def kept():
+        with ResultStore(tmp_path / "r.sqlite", read_only=True) as store:
+            return len(store)
+
+    def watch():
+        for _ in range(400):
+            if kept() == 2:
+                break
+            release.wait(0.05)
+        release.set()
+
+    evaluator = CallableEvaluator(SPACE, slow_at_first)
+    with ThreadPoolExecutor(3) as pool, ResultStore(tmp_path / "r.sqlite", options={}) as store:
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_search(random(), evaluator, budget=Budget(evaluations=3), store=store, executor=pool, parallel=3)
+        watcher.join()
+    assert kept() == 2
+
+
+def test_a_dead_pool_is_explained():
+    from concurrent.futures.process import BrokenProcessPool
+
+    from naswot.errors import WorkerError
+
+    class Dead:
+        def submit(self, *_):
+            raise BrokenProcessPool("gone")
+
+    with pytest.raises(WorkerError, match="a worker process died"):
+        run_search(random(), sums(), budget=Budget(evaluations=1), executor=Dead())
+
+
+def test_lengths_and_scores_of_one_architecture_keep_their_own_seconds(tmp_path):
+    from naswot.assisted import ProxyScorer
+    from naswot.evaluate import Evaluator
+    from naswot.evaluators import CombinedEvaluator
+
+    proxies = Evaluator(SPACE, searches.images(), ("naswot",), batch_size=4, build=searches.BUILD)
+    more = Evaluator(SPACE, searches.images(), ("params",), batch_size=4, build=searches.BUILD)
+    both = CombinedEvaluator(more, Timed())
+
+    def play():
+        with ResultStore(tmp_path / "r.sqlite", options={}) as store:
+            scorer = ProxyScorer(proxies, store=store)
+            cascade = get_searcher("cascade", SPACE, scorer=scorer, screened=6, kept=3, brief=2, full=9)
+            found = run_search(cascade, both, objectives=["value - 1e-9 * params"], store=store)
+        return [r.spent for r in found.records]
+
+    first = play()
+    assert play() == first
+    assert first[-1] > 10 * (2 + 2 + 2 + 9)
 
 
 def test_seconds_of_a_resumed_search_are_those_of_the_first(tmp_path):
