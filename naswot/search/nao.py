@@ -9,15 +9,15 @@ clipped to 5, batches of 100, 1,000 epochs, 600 random architectures, then 300 n
 Differences: one token for each position and option, and a position decodes to its own options only, so that every
 sequence is in range; what the space does not contain is dropped. The model is trained anew for each round, so that a
 round follows from its pool alone. Where all steps together give too few new architectures, random ones fill up the
-round. What failed counts as the worst value so far. The published code swaps the two inputs of each node for more data;
-here ``augment`` takes other spellings of the space, where it has some. The shared weights of the original are another
-matter: whoever evaluates decides on them.
+round; the search ends where the space has nothing new. What failed counts as the worst value so far. The published code
+swaps the two inputs of each node for more data; here ``augment`` takes other spellings of the space, where it has some.
+The shared weights of the original are another matter: whoever evaluates decides on them.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Iterable
 from itertools import islice
 from typing import ClassVar
 
@@ -26,12 +26,11 @@ import torch
 from naswot.errors import OptionError
 from naswot.search._nao_model import NAOModel, Sizes, Training, genotypes_of
 from naswot.search._policy import Rewards, require_positive
+from naswot.search._unseen import draw_unseen, is_exhausted
 from naswot.searcher import Proposal, Searcher, Trial, Values, register_searcher
 from naswot.seeding import derive_seed
 from naswot.space import SearchSpace
 from naswot.types import Genotype
-
-_TRIES = 100  # random draws for one that is new
 
 
 @register_searcher
@@ -104,27 +103,42 @@ class NAO(Searcher):
         self._augment, self._value = augment, Rewards()
         self._n_rounds = 0
         self._waiting: deque[Genotype] = deque()
-        self._seen: set[Genotype] = set()
+        self._seen: set[Genotype] = set()  # what became a trial
+        self._short = False  # whether a random draw found nothing new
         self.pool: dict[Genotype, float] = {}
         self.model: NAOModel | None = None  # that of the latest round
 
     def propose(self) -> Proposal | None:
-        """A random architecture, then the decoded ones of a round; None while the results of a round are open."""
+        """A random architecture, then the decoded ones of a round.
+
+        None while the results of a round are open, and at the end if nothing new is left.
+        """
         queued = self.queued()
         if queued is not None:
-            return self._proposed(queued)
+            return Proposal(queued)
         if self.n_asked < self._n_seed:
-            return self._proposed(self._random() or self.space.sample(self.rng))
-        if not self._waiting:
-            if self.n_open:
-                return None
-            self._n_rounds += 1
+            start = self._unseen()
+            if start is not None:
+                return Proposal(start)
+        self._drop_seen()
+        if not self._waiting and not self.n_open:
             self._waiting.extend(self._next_round())
-        return self._proposed(self._waiting.popleft())
+        return Proposal(self._waiting[0]) if self._waiting else None
 
     def candidates(self, n: int) -> list[Proposal]:
         """Up to ``n`` random architectures at the start; what was decoded has no alternatives."""
-        return super().candidates(n if self.n_asked < self._n_seed and not self.n_enqueued else 1)
+        if self.n_enqueued or self.n_asked >= self._n_seed:
+            return super().candidates(1)
+        starts: dict[Genotype, None] = {}
+        while len(starts) < n and (genotype := self._unseen(starts)) is not None:
+            starts[genotype] = None
+        return [Proposal(genotype) for genotype in starts] or super().candidates(1)
+
+    def submit(self, proposal: Proposal) -> Trial:
+        """Make a trial of a proposal, which is not proposed again."""
+        trial = super().submit(proposal)
+        self._seen.add(trial.genotype)
+        return trial
 
     def learn(self, trial: Trial, values: Values | None) -> None:
         """Put the architecture into the pool."""
@@ -132,24 +146,26 @@ class NAO(Searcher):
         if value is not None:
             self.pool[trial.genotype] = value
 
-    def _proposed(self, genotype: Genotype) -> Proposal:
-        self._seen.add(genotype)
-        return Proposal(genotype)
+    def _unseen(self, known: Iterable[Genotype] = ()) -> Genotype | None:
+        """A random architecture that is new and not among ``known``; None if there is hardly any."""
+        genotype = draw_unseen(self, self._seen.union(known))
+        self._short = self._short or genotype is None
+        return genotype
 
-    def _random(self, known: Container[Genotype] = ()) -> Genotype | None:
-        """A random architecture that is new and not among ``known``; None if no try meets one."""
-        drawn = (self.space.sample(self.rng) for _ in range(_TRIES))
-        return next((genotype for genotype in drawn if genotype not in self._seen and genotype not in known), None)
+    def _drop_seen(self) -> None:
+        """Forget what waited and became a trial, from here or by being put in from outside."""
+        while self._waiting and self._waiting[0] in self._seen:
+            self._waiting.popleft()
 
     def _next_round(self) -> list[Genotype]:
         """New architectures, those of the smallest step first; random ones where there are not enough."""
+        if self._short and is_exhausted(self.space, self._seen):
+            return []
+        self._n_rounds += 1
         found = dict.fromkeys(self._decoded() if self.pool else ())
-        while len(found) < self._n_new:
-            genotype = self._random(found)
-            if genotype is None:  # hardly anything new is left
-                break
+        while len(found) < self._n_new and (genotype := self._unseen(found)) is not None:
             found[genotype] = None
-        return list(found) or [self.space.sample(self.rng)]
+        return list(found)
 
     def _decoded(self) -> list[Genotype]:
         """Up to ``n_new`` new architectures along the gradient from the best of the pool."""

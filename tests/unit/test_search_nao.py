@@ -35,6 +35,11 @@ class Toy(SearchSpace):
         raise NotImplementedError
 
 
+class Tiny(Toy):
+    name = "toy_nao_tiny"
+    choices = (2, 2, 2)
+
+
 class Sum(Toy):
     """Each option adds its share, in percent; the best architecture has 79.10."""
 
@@ -235,9 +240,40 @@ def test_a_round_waits_for_all_results_and_learns_in_any_order():
     assert run(range(20)) == run(range(19, -1, -1))
 
 
-def test_a_small_space_is_searched_to_its_end_and_beyond():
-    asked = search(get_searcher("nao", Toy(), seed=0, **{**SMALL, "epochs": 1, "n_new": 40}), 125)
-    assert len(set(asked)) == math.prod(Toy.choices)
+@pytest.mark.parametrize(("n_seed", "models"), [(3, [3, 5, 7]), (8, [8]), (20, [])])
+def test_a_small_space_is_searched_to_its_end_without_repeats(monkeypatch, n_seed, models):
+    fitted = []
+    monkeypatch.setattr(NAOModel, "fit", lambda self, genes, *_, seed: fitted.append(len(genes)))
+    searcher = get_searcher("nao", Tiny(), seed=0, **{**SMALL, "n_seed": n_seed, "n_new": 2})
+    asked = search(searcher, 8, lambda genotype: float(sum(genotype)))
+    assert sorted(asked) == list(Tiny().genotypes())
+    assert [searcher.ask() for _ in range(5)] == [None] * 5
+    assert fitted == models
+    searcher.enqueue([(1, 1, 1)])
+    assert searcher.ask().genotype == (1, 1, 1)  # what was put in from outside is evaluated all the same
+
+
+def test_a_start_that_was_not_taken_comes_back():
+    searcher = get_searcher("nao", Tiny(), seed=0, **{**SMALL, "n_seed": 8})
+    taken = []
+    for left in range(8, 0, -1):
+        offered = searcher.candidates(20)
+        assert len({proposal.genotype for proposal in offered}) == len(offered) == left
+        trial = searcher.submit(offered[-1])
+        taken.append(trial.genotype)
+        searcher.tell(trial, None)  # what failed is not tried again either
+    assert sorted(taken) == list(Tiny().genotypes())
+    assert searcher.candidates(20) == []
+
+
+def test_a_decoded_architecture_waits_until_it_is_taken_and_goes_if_it_was_put_in():
+    searcher = get_searcher("nao", Toy(), seed=0, **SMALL)
+    search(searcher, 20)
+    offered = searcher.propose()
+    assert searcher.propose() == offered
+    assert searcher.candidates(5) == [offered]
+    searcher.enqueue([offered.genotype])
+    assert len(set(search(searcher, 8))) == 8
 
 
 def test_invalid_decodes_are_dropped():
