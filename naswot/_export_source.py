@@ -279,11 +279,11 @@ def tree_source(tree: Mapping[str, Any], indent: str, unsaved: Iterable[str] = (
     """
     for name, member in tree.items():
         if isinstance(member, str):
-            yield f'{indent}"{name}": {member},'
+            yield f"{indent}{name!r}: {member},"
         else:
             inside = [other.removeprefix(f"{name}.") for other in unsaved if other.startswith(f"{name}.")]
             own = tuple(other for other in inside if "." not in other)
-            yield f'{indent}"{name}": Group({{'
+            yield f"{indent}{name!r}: Group({{"
             yield from tree_source(member, indent + _INDENT, inside)
             yield f"{indent}}}{f', {own!r}' if own else ''}),"
 
@@ -293,11 +293,11 @@ def access(target: str) -> str:
 
     Example:
         >>> access("cells.0.edges.2<-1")
-        'self.cells["0"].edges["2<-1"]'
+        "self.cells['0'].edges['2<-1']"
     """
     parts = target.split(".")
     plain = (part.isidentifier() and not keyword.iskeyword(part) for part in parts)
-    return "self" + "".join(f".{part}" if p else f'["{part}"]' for part, p in zip(parts, plain, strict=True))
+    return "self" + "".join(f".{part}" if p else f"[{part!r}]" for part, p in zip(parts, plain, strict=True))
 
 
 class _Registers:

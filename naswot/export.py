@@ -13,6 +13,7 @@ import keyword
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from naswot._export_source import Members, Traced, access, forward_source, members_of, trace, tree_source
+from naswot._files import whole_file
 from naswot.errors import DataError, InputError, NaswotError, OptionError, missing_package
 from naswot.preserve import in_mode, preserve
 from naswot.seeding import preserve_random_state
@@ -106,12 +108,18 @@ def export_pytorch(
         made.load_state_dict(state)
         _compare(made.eval(), original, example, path)
     try:
-        path.write_text(source, encoding="utf-8")
-        if weights:
-            torch.save(state, path.with_suffix(".pt"))
+        _write(path, source, state if weights else None)
     except (OSError, RuntimeError) as error:
         raise DataError(f"cannot write {path}: {error}") from error
     return path
+
+
+def _write(path: Path, source: str, state: Mapping[str, Tensor] | None) -> None:
+    """Write the files whole; neither takes the place of an old one before both are written."""
+    with ExitStack() as parts:
+        if state is not None:
+            torch.save(state, parts.enter_context(whole_file(path.with_suffix(".pt"))))
+        parts.enter_context(whole_file(path)).write_text(source, encoding="utf-8")
 
 
 def _checked_path(path: str | Path, suffix: str) -> Path:
@@ -247,12 +255,13 @@ def export_onnx(model: nn.Module, path: str | Path, *, example: Tensor, opset: i
         _logits(model, example)
         program = _onnx_program(model, torch.cat([example, example])[: max(2, len(example))], opset)
     try:
-        program.save(str(path), external_data=False)
-        onnx.checker.check_model(str(path), full_check=True)
+        with whole_file(path) as part:
+            program.save(str(part), external_data=False)
+            onnx.checker.check_model(str(part), full_check=True)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error}") from error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise InputError(f"{path} is no valid ONNX file, as onnx.checker says: {error}") from error
+        raise InputError(f"{path} would be no valid ONNX file, as onnx.checker says: {error}") from error
     return path
 
 

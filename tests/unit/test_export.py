@@ -351,6 +351,67 @@ def test_shared_parameters_are_refused(tmp_path):
     assert sum(p.numel() for p in runpy.run_path(str(tmp_path / "a.py"))["load"]().parameters()) == 12
 
 
+def test_names_may_hold_any_letters(tmp_path):
+    names = [
+        "it's",
+        '5"',
+        "both ' and \"",
+        "back\\slash",
+        "two\nlines",
+        "Gr\N{LATIN SMALL LETTER O WITH DIAERESIS}\u00dfe",
+    ]
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleDict({name: nn.Linear(4, 4) for name in names})
+            self.outer = nn.ModuleDict({name: nn.ModuleDict({name: nn.Linear(4, 4)}) for name in names})
+            for number, name in enumerate(names):
+                self.register_parameter(f"p{name}", nn.Parameter(torch.randn(4)))
+                self.register_buffer(f"b{name}", torch.full((4,), float(number)), persistent=number % 2 == 0)
+
+        def forward(self, x):
+            x = x.mean((2, 3))
+            for name in names:
+                x = self.outer[name][name](torch.relu(self.parts[name](x)))
+                x = x * getattr(self, f"p{name}") + getattr(self, f"b{name}")
+            return x
+
+    with seeded(0):
+        model = Odd().eval()
+    inputs = [torch.randn(n, 4, 2, 2, generator=torch_generator(n)) for n in (1, 2)]
+    exported(model, tmp_path / "odd.py", inputs)
+    found = run_elsewhere([tmp_path / "odd.py"], tmp_path)[str(tmp_path / "odd.py")]
+    for given, output in zip(inputs, found["outputs"], strict=True):
+        torch.testing.assert_close(output, model(given).detach())
+    assert set(found["state"]) == set(model.state_dict())
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_ones(tmp_path, monkeypatch):
+    model, example = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.ones(1, 1, 2, 2)
+    for name in ("m.py", "m.pt", "m.onnx"):
+        (tmp_path / name).write_text("old")
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DataError, match=r"cannot write .*m\.py: no space left"):
+        export_pytorch(model, tmp_path / "m.py", example=example)
+    onnx = pytest.importorskip("onnx")
+
+    def refuse(path, **_):
+        raise onnx.checker.ValidationError("bad")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(InputError, match=r"m\.onnx would be no valid ONNX file"):
+        export_onnx(model, tmp_path / "m.onnx", example=example)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("m.py", "m.pt", "m.onnx"), "old"
+    )
+
+
 def test_names_and_paths_are_checked(tmp_path):
     model, example = nn.Linear(3, 2), torch.zeros(2, 3)
     for name in ("Group", "class", "1st", "torch"):
@@ -365,6 +426,7 @@ def test_names_and_paths_are_checked(tmp_path):
     (tmp_path / "a.py").mkdir()
     with pytest.raises(DataError, match="cannot write"):
         export_pytorch(model, tmp_path / "a.py", example=example)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.py"]
 
 
 def test_random_state_is_as_before(tmp_path):
