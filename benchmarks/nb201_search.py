@@ -22,7 +22,6 @@ from naswot.constraints import network_costs
 from naswot.data import get_data
 from naswot.errors import DataError
 from naswot.reproduce.scores import read_scores
-from naswot.searching import Record
 from naswot.seeding import derive_seed
 from naswot.table_evaluator import FlopsClock, TableEvaluator
 from naswot.types import Genotype
@@ -107,20 +106,6 @@ def mean_training_seconds(dataset: str) -> float:
 def run_seed(run: int) -> int:
     """Seed of a run: the same for every strategy and help, so that runs are paired."""
     return derive_seed(0, "nb201 search", run)
-
-
-def incumbents(records: Sequence[Record]) -> list[Record]:
-    """After each trial the one that would be chosen: of those trained longest the best, of equal ones the earliest."""
-    chosen: list[Record] = []
-    for record in records:
-        last = chosen[-1] if chosen else record
-        better = record.epochs > last.epochs or (record.epochs == last.epochs and _value(record) > _value(last))
-        chosen.append(record if better and record.values is not None else last)
-    return chosen
-
-
-def _value(record: Record) -> float:
-    return record.values[0] if record.values is not None else -np.inf
 
 
 @dataclass(frozen=True)

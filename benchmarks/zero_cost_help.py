@@ -9,7 +9,9 @@ A second count adds the time of the scores, in units of a mean training of 12 ep
 CPU, trainings are those of a GTX 1080 Ti: help that pays here pays more with scores on a GPU.
 
 Verdicts are from bootstrap p-values of the mean paired difference after Holm's correction over all rows, at 5 %; the
-intervals are 95 % of each by itself. Thresholds, kinds of help and the limit were fixed before any result was seen.
+intervals are 95 % of each by itself. Thresholds, kinds of help and the limit were fixed before any result was seen. One
+rule was not: that prescreening prefers what was not tried before came after a first run, in which a population took the
+same best-scored cells again and again (regularised evolution reached 1 point of regret in 21 % of runs).
 Run: NASWOT_DATA=... python benchmarks/zero_cost_help.py
 """
 
