@@ -169,7 +169,6 @@ EXPLANATIONS = {
     "random": "the clock: 114 trainings fit, while the published row is the exact mean of some 90 (head of this file)",
     "random, 120 s each": "100 trainings, while the published row is the exact mean of some 90 (head of this file)",
     "regularized_evolution": "not known; one of six columns, and the clock is an estimate",
-    "random, 120 s each": "the clock: a constant lets 100 trainings fit, 90 would meet the published row",
     "regularized_evolution, 120 s each": "the clock: a constant charges light and heavy cells alike",
     "reinforce": f"{_RATES}; at 0.01 a hundred steps of Adam hardly move the policy, which stays a random search",
     **{f"reinforce, learning rate {rate}": _RATES for rate in (0.02, 0.1, 0.2, 0.5)},
