@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,19 +40,48 @@ def numpy_generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+class _Turn:
+    """Whose turn it is in this process."""
+
+    lock = threading.RLock()
+
+
+def _begin_anew() -> None:
+    """In a forked process: the other threads, one of which may have had its turn, are not there."""
+    _Turn.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Run a block in one thread at a time, for what belongs to the whole process; a thread within it may enter again.
+
+    Within it a thread must not wait for another one that wants its turn, such as those of an executor.
+    """
+    with _Turn.lock:
+        yield
+
+
 @contextmanager
 def preserve_random_state() -> Iterator[None]:
-    """Put the global generators of Python, numpy and torch (all devices in use) back on leaving."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+    """Put the global generators of Python, numpy and torch (all devices in use) back on leaving.
+
+    There is one of each in a process, so threads take turns; see :func:`in_turn`.
+    """
+    with in_turn():
+        python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state_all(cuda)
 
 
 def random_state() -> dict[str, Any]:
@@ -79,7 +110,9 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Run a block with all global generators started at ``seed``, and put them back afterwards.
 
-    For code that only knows the global generators: building a model, a forward pass with hard-wired dropout.
+    For code that only knows the global generators: building a model, a forward pass with hard-wired dropout. Threads
+    take turns, so that each gets the numbers of its own seed: they compute the same as one thread, and no faster.
+    Processes do not wait for each other.
     """
     with preserve_random_state():
         random.seed(seed)
