@@ -138,11 +138,12 @@ class Assisted(Searcher):
         reject_below: float | None = None,
     ) -> None:
         super().__init__(searcher.space, seed=searcher.seed, n_objectives=searcher.n_objectives)
-        if not (warm_up == 0 or 1 <= keep <= warm_up) or prescreen < 1 or not 0 <= (reject_below or 0.0) < 1:
-            raise OptionError(
-                "expected warm_up of 0 or at least keep >= 1, prescreen >= 1 and reject_below in [0, 1), but got "
-                f"warm_up {warm_up}, keep {keep}, prescreen {prescreen}, reject_below {reject_below}"
-            )
+        if warm_up and not 1 <= keep <= warm_up:
+            raise OptionError(f"expected 1 <= keep <= warm_up, but got keep {keep} and warm_up {warm_up}")
+        if warm_up < 0 or prescreen < 1:
+            raise OptionError(f"expected warm_up >= 0 and prescreen >= 1, but got {warm_up} and {prescreen}")
+        if not 0 <= (reject_below or 0.0) < 1:
+            raise OptionError(f"expected reject_below, a quantile, in [0, 1), but got {reject_below}")
         if warm_up == 0 and prescreen == 1 and reject_below is None:
             raise OptionError("no help was asked for: give warm_up=, prescreen= or reject_below=")
         self.inner, self.ends = searcher, searcher.ends
@@ -187,8 +188,9 @@ class Assisted(Searcher):
             return -math.inf
         return float(np.quantile(self.scorer(pool), self._quantile, method="lower"))
 
-    def submit(self, proposal: Proposal) -> Trial:
+    def submit(self, proposal: Proposal | Genotype) -> Trial:
         """The inner strategy's trial."""
+        proposal = proposal if isinstance(proposal, Proposal) else Proposal(proposal)
         self.n_asked += 1
         self._tried.add(proposal.genotype)
         return self.inner.submit(proposal)

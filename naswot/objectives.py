@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,10 @@ def check_names(objectives: Sequence[Objective], names: Sequence[str]) -> None:
     for objective in objectives:
         for name in objective.weights:
             if name not in names:
-                raise OptionError(
-                    f"objective {objective.text!r} needs {name!r}; the evaluator gives {', '.join(names)}"
-                )
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+                guess = f"did you mean {near[0]!r}? " if near else ""
+                known = ", ".join(names)
+                raise OptionError(f"objective {objective.text!r} needs {name!r}; {guess}the evaluator gives {known}")
 
 
 def _linear(node: ast.expr) -> dict[str, float]:

@@ -15,7 +15,7 @@ import numpy as np
 from naswot.errors import InputError, OptionError
 from naswot.registry import Registry
 from naswot.seeding import derive_seed, numpy_generator
-from naswot.space import SearchSpace
+from naswot.space import SearchSpace, get_space
 from naswot.types import Genotype
 
 Values = tuple[float, ...]
@@ -115,6 +115,10 @@ class Searcher(ABC):
         self._n_learned = 0
         self._asked: dict[int, Trial] = {}  # not learned yet
 
+    def __init_subclass__(cls) -> None:
+        if not hasattr(cls, "name"):
+            cls.name = cls.__name__  # what is not registered need not be named
+
     # ------------------------------------------------------------------------------------------ what a strategy writes
 
     @abstractmethod
@@ -184,8 +188,9 @@ class Searcher(ABC):
         proposal = self.propose()
         return None if proposal is None else self.submit(proposal)
 
-    def submit(self, proposal: Proposal) -> Trial:
-        """Make a trial of a proposal."""
+    def submit(self, proposal: Proposal | Genotype) -> Trial:
+        """Make a trial of a proposal, or of a bare genotype."""
+        proposal = proposal if isinstance(proposal, Proposal) else Proposal(proposal)
         trial = Trial(self.n_asked, self.space.check(proposal.genotype), proposal.epochs, proposal.parent)
         self.n_asked += 1
         self._open[trial.number] = self._asked[trial.number] = trial
@@ -227,12 +232,14 @@ def register_searcher(cls: type[Searcher]) -> type[Searcher]:
     return cls
 
 
-def get_searcher(name: str, space: SearchSpace, *, seed: int = 0, n_objectives: int = 1, **options: Any) -> Searcher:
+def get_searcher(
+    name: str, space: SearchSpace | str, *, seed: int = 0, n_objectives: int = 1, **options: Any
+) -> Searcher:
     """A new searcher of that name.
 
     Args:
         name: the strategy.
-        space: what is searched.
+        space: what is searched; the name of a space will do.
         seed: of everything random.
         n_objectives: number of values that will be told.
         options: keyword options of the strategy, such as ``population=50``.
@@ -242,10 +249,14 @@ def get_searcher(name: str, space: SearchSpace, *, seed: int = 0, n_objectives: 
     """
     cls = searchers.get(name)
     offered = searcher_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in offered:
             raise OptionError(f"{name} has no option {option!r}; it offers {', '.join(offered) or 'none'}")
-    return cls(space, seed=seed, n_objectives=n_objectives, **options)
+        if isinstance(offered[option], int | float) and not isinstance(value, int | float):
+            kind = type(offered[option]).__name__
+            raise OptionError(f"option {option!r} of {name} is a number ({kind}), but got {value!r}")
+    whole = get_space(space) if isinstance(space, str) else space
+    return cls(whole, seed=seed, n_objectives=n_objectives, **options)
 
 
 def searcher_options(name: str) -> dict[str, Any]:

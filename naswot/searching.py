@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 from naswot._archive import Archive
 from naswot.errors import OptionError
 from naswot.evaluate import Store
-from naswot.evaluators import TrialEvaluator
+from naswot.evaluators import CallableEvaluator, TrialEvaluator
 from naswot.objectives import Objective, check_names, dominates, values_of
 from naswot.searcher import Searcher, Trial, Values
-from naswot.types import Evaluation
+from naswot.types import Evaluation, Genotype
 
 _IDLE_LIMIT = 10_000  # trials in a row that repeat others or cost nothing, after which a budget of time alone ends
 
@@ -156,10 +157,10 @@ def _rank(record: Record) -> tuple[int, tuple[float, ...]]:
 
 def run_search(
     searcher: Searcher,
-    evaluator: TrialEvaluator,
+    evaluator: TrialEvaluator | Callable[[Genotype], float],
     *,
-    budget: Budget | None = None,
-    objectives: Sequence[str | Objective] = (),
+    budget: Budget | int | None = None,
+    objectives: str | Sequence[str | Objective] = (),
     store: Store | None = None,
     executor: Executor | None = None,
     parallel: int = 1,
@@ -173,8 +174,9 @@ def run_search(
 
     Args:
         searcher: a new one.
-        evaluator: works the trials out.
-        budget: when to end; None: when the strategy has nothing left.
+        evaluator: works the trials out; a bare function is called with the genotype, see
+            :class:`naswot.evaluators.CallableEvaluator` for more.
+        budget: when to end; a number counts evaluations; None: when the strategy has nothing left.
         objectives: what is maximised, such as ``"valid_accuracy - 1e-8 * flops"``; by default the evaluator's first
             score. As many as the searcher was made for.
         store: results come from it and go to it at once.
@@ -185,6 +187,11 @@ def run_search(
         OptionError: if the objectives do not fit the evaluator or the searcher, or ``parallel`` is below 1.
         WorkerError: if a worker process died.
     """
+    if not hasattr(evaluator, "evaluate"):
+        evaluator = CallableEvaluator(searcher.space, evaluator)
+    evaluator = cast(TrialEvaluator, evaluator)
+    budget = Budget(evaluations=budget) if isinstance(budget, int) else budget
+    objectives = (objectives,) if isinstance(objectives, str) else objectives
     chosen = tuple(Objective.parse(o) if isinstance(o, str) else o for o in objectives or evaluator.names[:1])
     check_names(chosen, evaluator.names)
     if len(chosen) != searcher.n_objectives:
@@ -217,7 +224,7 @@ class _Loop:
         with self.archive:
             while True:
                 while len(waiting) < parallel and not self.stopped:
-                    trial = self._ask(len(waiting))
+                    trial = self._ask([trial for trial, _, _ in waiting])
                     if trial is None:
                         break
                     waiting.append((trial, self.searcher.n_scored, self.archive.begin(trial)))
@@ -229,9 +236,10 @@ class _Loop:
         spent = self.seconds + self.searcher.scoring_seconds
         return SearchResult(self.records, self.objectives, self.stopped, spent, self.searcher.n_scored)
 
-    def _ask(self, n_open: int) -> Trial | None:
-        spent = self.seconds + self.searcher.scoring_seconds
-        if self.budget is not None and self.budget.is_spent(len(self.records) + n_open, spent, self.epochs):
+    def _ask(self, waiting: Sequence[Trial]) -> Trial | None:
+        spent, n_open = self.seconds + self.searcher.scoring_seconds, len(waiting)
+        epochs = self.epochs + sum(map(self._epochs_of, waiting))
+        if self.budget is not None and self.budget.is_spent(len(self.records) + n_open, spent, epochs):
             self.stopped = "budget"
             return None
         if self.idle >= _IDLE_LIMIT and self.budget is not None and self.budget.evaluations is None:
@@ -242,6 +250,9 @@ class _Loop:
             self.stopped = "exhausted"
         return trial
 
+    def _epochs_of(self, trial: Trial) -> int:
+        return (trial.epochs or self.evaluator.epochs or 0) if self.evaluator.by_epochs else 0
+
     def _finish(self, trial: Trial, n_scored: int, evaluation: Evaluation) -> bool:
         """Take a result in; False if it does not fit a strict budget any more."""
         seconds = sum(evaluation.seconds.values())
@@ -249,7 +260,7 @@ class _Loop:
         if self.budget is not None and self.budget.is_overdrawn(spent):
             self.stopped = "budget"
             return False
-        epochs = (trial.epochs or self.evaluator.epochs or 0) if self.evaluator.by_epochs else 0
+        epochs = self._epochs_of(trial)
         self.seconds += seconds
         self.epochs += epochs
         self.idle = 0 if self.archive.is_new(trial) and seconds + epochs > 0 else self.idle + 1

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from naswot.proxy import Proxy
+    from naswot.space import SearchSpace
+    from naswot.types import Genotype
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -118,7 +120,7 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             result[key] = json.loads(text)
         except json.JSONDecodeError:
-            result[key] = text
+            result[key] = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
     return result
 
 
@@ -134,6 +136,15 @@ def proxies_of(text: str) -> tuple[str | Proxy, ...]:
         elif name.strip() and name.strip() not in found:
             found.append(name.strip())
     return tuple(found)
+
+
+def genotype_of(arch: str, space: SearchSpace, seed: int) -> Genotype:
+    """The architecture of a string of the space, or a ``random`` one."""
+    from naswot.seeding import derive_seed, numpy_generator
+
+    if arch == "random":
+        return space.sample(numpy_generator(derive_seed(seed, "architecture")))
+    return space.parse(arch)
 
 
 def console() -> Console:

@@ -30,27 +30,32 @@ STRATEGY_OPTIONS = (
     click.option(
         "--strategy",
         type=shared.RegistryName("searchers"),
-        help="Search by it; regularized_evolution(population=20) binds an option. With --train: cascade.",
+        help="Search by it; regularized_evolution(population=20) binds an option. "
+        "With --train cascade, with --benchmark random.",
     ),
     click.option("--benchmark", "table", metavar="NAME[/DATASET[/METRIC]]", help="Look trainings up in a benchmark."),
     click.option("--objective", multiple=True, metavar="SUM", help="To maximise: a score, or 'naswot - 1e-6*params'."),
-    click.option("--evaluations", type=_POSITIVE, help="Budget of trials."),
+    click.option("--evaluations", type=_POSITIVE, help="Budget of trials; 20 with --train, 100 with --benchmark."),
     click.option("--seconds", type=_ABOVE_0, help="Budget of seconds of evaluation."),
     click.option("--total-epochs", type=_POSITIVE, help="Budget of epochs of training."),
     click.option("--epochs", type=_POSITIVE, help="Of a full training; by default 12."),
     click.option("--brief-epochs", default=3, show_default=True, type=_POSITIVE, help="Of a brief one (cascade)."),
     click.option("--kept", default=8, show_default=True, type=_POSITIVE, help="Trained briefly (cascade)."),
     click.option("--parallel", type=_POSITIVE, help="Trials open at once, part of the search; 2 with --train, else 1."),
-    click.option("--recipe", default="quick", show_default=True, help="How networks are trained."),
+    click.option("--recipe", default="quick", show_default=True, help="Of training: quick, augmented, darts_cifar."),
     click.option(
-        "--valid-fraction", default=0.25, show_default=True, type=float, help="Of the training images, to choose by."
+        "--valid-fraction", default=0.25, show_default=True, type=float, help="Share of training images to choose by."
     ),
     click.option("--max-params", type=_ABOVE_0, help="Only networks of at most so many parameters."),
-    click.option("--max-flops", type=_ABOVE_0, help="... MACs."),
-    click.option("--max-latency", type=_ABOVE_0, help="... ms for one image, measured or by --latency-table."),
-    click.option("--latency-table", type=click.Path(exists=True, dir_okay=False), help="ms by block, a csv file."),
-    click.option("--warm-up", default=0, type=click.IntRange(min=0), help="Score so many first, begin with the best."),
-    click.option("--keep", default=10, show_default=True, type=_POSITIVE, help="How many of these are tried."),
+    click.option("--max-flops", type=_ABOVE_0, help="Only networks of at most so many MACs for one image."),
+    click.option("--max-latency", type=_ABOVE_0, help="Only networks of at most so many ms for one image."),
+    click.option(
+        "--latency-table",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Milliseconds by block; without it they are measured.",
+    ),
+    click.option("--warm-up", default=0, type=click.IntRange(min=0), help="Score so many before the first trial."),
+    click.option("--keep", type=_POSITIVE, help="How many of these begin the search; by default up to 10."),
     click.option("--prescreen", default=1, type=_POSITIVE, help="Of so many alternatives take the best by score."),
     click.option("--reject-below", type=float, help="Drop what scores below this quantile, such as 0.5."),
 )
@@ -76,7 +81,8 @@ def named_with_options(text: str) -> tuple[str, dict[str, Any]]:
     """``"name(a=1, b=2)"`` as a name and a dictionary."""
     found = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", text)
     if not found:
-        raise click.BadParameter(f"expected NAME or NAME(OPTION=VALUE, ...), but got {text!r}")
+        told = f"expected NAME or NAME(OPTION=VALUE, ...), but got {text!r}"
+        raise click.BadParameter(told, param_hint="--strategy")
     pairs = [pair.strip() for pair in re.split(r",(?![^\[]*\])", found[2] or "") if pair.strip()]
     return found[1], shared.key_values(pairs)
 
@@ -125,7 +131,8 @@ def searcher_of(
     help_ = {"warm_up": given["warm_up"], "prescreen": given["prescreen"], "reject_below": given["reject_below"]}
     if help_ == {"warm_up": 0, "prescreen": 1, "reject_below": None}:
         return searcher
-    return Assisted(searcher, scorer, keep=given["keep"], **help_)
+    keep = given["keep"] or min(10, given["warm_up"] or 10)
+    return Assisted(searcher, scorer, keep=keep, **help_)
 
 
 def full_epochs(given: Mapping[str, Any]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
 def run_strategy(given: dict[str, Any]) -> None:
     """Search, write the run folder, print the best; with ``--train`` train the winner on all images and test it."""
     from naswot.assisted import ProxyScorer
-    from naswot.objectives import Objective
+    from naswot.objectives import Objective, check_names
     from naswot.searching import run_search
     from naswot.space import get_space
     from naswot.workers import worker_pool
 
+    if given["strategy"] == "":
+        raise click.BadParameter("expected a name; `naswot list searchers` shows all", param_hint="--strategy")
     given = {**given, "strategy": given["strategy"] or ("cascade" if given["train"] else "random")}
     if given["train"] and given["table"]:
         raise click.UsageError("--train trains really, --benchmark looks trainings up: give one of them")
@@ -56,6 +60,7 @@ def run_strategy(given: dict[str, Any]) -> None:
     evaluator = _with_more_scores(given, training or table or proxies, proxies, latency)
     objectives = [Objective.parse(text) for text in given["objective"] or evaluator.names[:1]]
     options = {"evaluator": evaluator.describe(), "scores": proxies.describe(), "search": _identity(given)}
+    check_names(objectives, evaluator.names)
     scorer = ProxyScorer(proxies, given["rank_by"])
     lengths = () if table is None else table.lengths
     searcher = asked.searcher_of(given, limited, scorer, len(objectives), lengths)
@@ -100,9 +105,11 @@ def _bars(progress: Progress, trials: int | None) -> tuple[Callable[[Evaluation]
     def scored(evaluation: Evaluation) -> None:  # noqa: ARG001
         progress.update(scores, advance=1, visible=True)
 
+    best = [-math.inf]
+
     def tried(record: Record) -> None:
-        last = "failed" if record.values is None else f"last {record.values[0]:.5g}"
-        progress.update(bar, advance=1, rate=last)
+        best[0] = max(best[0], record.values[0] if record.values else -math.inf)
+        progress.update(bar, advance=1, rate=f"best {best[0]:.5g}")
 
     return scored, tried
 
@@ -298,21 +305,35 @@ def _print(result: SearchResult, space: SearchSpace, summary: dict[str, Any], gi
     table = Table("", box=None, pad_edge=False)
     for objective in result.objectives:
         table.add_column(objective.text, justify="right", no_wrap=True)
-    table.add_column("epochs", justify="right")
+    trained = any(record.epochs for record in rows)
+    if trained:
+        table.add_column("epochs", justify="right")
     table.add_column("arch", overflow="fold", min_width=30)
     for rank, record in enumerate(rows[: given["top"]], start=1):
         cells = [shared.number(value) for value in record.values or ()]
-        table.add_row(str(rank), *cells, str(record.epochs or ""), space.format(record.trial.genotype))
+        epochs = [str(record.epochs)] if trained else []
+        table.add_row(str(rank), *cells, *epochs, space.format(record.trial.genotype))
     console.print(table, "")
     failed = f", {summary['failed']} failed (see trials.csv)" if summary["failed"] else ""
     scored = f", {summary['scored_untrained']} architectures scored untrained" if summary["scored_untrained"] else ""
-    console.print(f"{summary['trials']} trials in {summary['seconds']:.1f} s{scored}{failed}", soft_wrap=True)
+    seconds = f"{summary['seconds']:,.1f} s" + (" of training, by the table" if given["table"] else "")
+    what = f"a front of {len(rows)} out of " if len(result.objectives) > 1 else ""
+    console.print(f"{what}{summary['trials']} trials in {seconds}{scored}{failed}", soft_wrap=True)
     if "test_accuracy" in summary["final"]:
         final = summary["final"]
         told = f"winner, trained on all images for {final['epochs']} epochs"
         console.print(f"{told}: {final['test_accuracy']:.2f} % test accuracy", soft_wrap=True)
+        console.print(f"to take it away: {_export_command(summary, given)}", markup=False, soft_wrap=True)
     files = ", ".join(sorted(p.name for p in Path(summary["folder"]).iterdir() if p.is_file() and "-" not in p.suffix))
     console.print(f"{summary['folder']}: {files}", soft_wrap=True)
+
+
+def _export_command(summary: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """The command that writes the winner with its weights as plain PyTorch."""
+    words = ["naswot", "export", summary["winner"]["arch"], "--space", summary["options"]["evaluator"]["space"]]
+    words += [word for pair in given["build"] for word in ("--build", pair)]
+    words += ["--size", str(given["size"])] if given["size"] else []
+    return shlex.join([*words, "--weights", str(summary["final"]["weights"]), "--to", "winner.py"])
 
 
 def _best_first(result: SearchResult) -> list[Record]:

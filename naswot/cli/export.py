@@ -68,7 +68,7 @@ def command(
     if path.suffix not in (".py", ".onnx"):
         raise click.BadParameter(f"expected a file that ends in .py or .onnx, but got {path}", param_hint="--to")
     found = get_space(space)
-    genotype = found.parse(arch)
+    genotype = shared.genotype_of(arch, found, seed)
     options = shared.key_values(build) | ({} if n_classes is None else {"n_classes": n_classes})
     model = _built(found, genotype, options, seed)
     if weights is not None:
@@ -84,7 +84,8 @@ def command(
         export_pytorch(model, path, example=example, class_name=class_name, weights=not source_only, about=about)
     n = sum(parameter.numel() for parameter in model.parameters())
     beside = f" and {path.with_suffix('.pt')}" if path.suffix == ".py" and not source_only else ""
-    click.echo(f"wrote {path}{beside}: {n:,} parameters, images of {shape[1]} x {size} x {size}")
+    state = "untrained (--weights gives others)" if weights is None else "trained"
+    click.echo(f"wrote {path}{beside}: {n:,} parameters, {state}, images of {shape[1]} x {size} x {size}")
 
 
 def _built(space: SearchSpace, genotype: Genotype, options: Mapping[str, Any], seed: int) -> nn.Module:

@@ -91,7 +91,7 @@ def command(**given: Any) -> None:
       naswot search --benchmark nasbench201_digits --strategy regularized_evolution --evaluations 50
       naswot search --strategy nsga2 --objective naswot --objective=-params -n 200
     """
-    if given["train"] or given["strategy"] or given["table"]:
+    if given["train"] or given["strategy"] is not None or given["table"]:
         from naswot.cli._strategy import run_strategy
 
         return run_strategy(given)

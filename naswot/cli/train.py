@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -52,7 +51,7 @@ _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 @click.option("--size", type=_COUNT, help="Height and width of the images.")
 @click.option(
     "--valid-fraction",
-    default=0.2,
+    default=0.25,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of the training images that is set aside for validation.",
@@ -85,14 +84,16 @@ def command(**given: Any) -> None:
     """
     from naswot.evaluate import Evaluator
     from naswot.space import get_space
+    from naswot.training.recipe import build_options
     from naswot.training.splits import three_way_split
 
     space = get_space(given["space"])
-    genotype = _genotype(space, given["arch"], given["seed"])
+    genotype = shared.genotype_of(given["arch"], space, given["seed"])
     recipe = _recipe(given, space, genotype)
     images = run.images_of({"data": given["data"], "size": given["size"]}, given["data_root"])
     train, valid = three_way_split(images, valid_fraction=given["valid_fraction"], seed=given["seed"])
-    build = _build(space, recipe, images, given)
+    options = shared.key_values(given["build"])
+    build = build_options(space, images.n_classes, images.shape[0], recipe, options)
     device = shared.checked_device(given["device"])
     about = _about(given, space, genotype, recipe, build)
     folder = Path(given["out"] or Path("runs") / _folder_name(about))
@@ -123,22 +124,6 @@ def _recipe(given: Mapping[str, Any], space: SearchSpace, genotype: Genotype) ->
     named = {**shared.key_values(given["values"]), **named}
     recipe = get_recipe(given["recipe_name"], **named)
     return recipe if given["lr"] or "learning_rate" in named else recipe_for(space, genotype, recipe)
-
-
-def _genotype(space: SearchSpace, arch: str, seed: int) -> Genotype:
-    from naswot.seeding import derive_seed, numpy_generator
-
-    if arch == "random":
-        return space.sample(numpy_generator(derive_seed(seed, "architecture")))
-    return space.parse(arch)
-
-
-def _build(space: SearchSpace, recipe: TrainingRecipe, images: ImageSet, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the space: what fits the images, a second classifier if the recipe counts one, and ``--build``."""
-    fitting: dict[str, Any] = {"n_classes": images.n_classes, "in_channels": images.shape[0]}
-    if recipe.auxiliary_weight and "auxiliary" in inspect.signature(space.build).parameters:
-        fitting["auxiliary"] = True
-    return {**fitting, **shared.key_values(given["build"])}
 
 
 def _about(

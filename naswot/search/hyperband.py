@@ -18,6 +18,7 @@ from naswot.errors import OptionError
 from naswot.search._halving import Rung, Runs, epoch_levels, rungs
 from naswot.searcher import Proposal, Searcher, Trial, Values, register_searcher
 from naswot.space import SearchSpace
+from naswot.types import Genotype
 
 
 @register_searcher
@@ -73,7 +74,7 @@ class Hyperband(Searcher):
         """Up to ``n`` new architectures, or the one that goes on."""
         return self._runs.candidates(self.draw, 1 if self.n_enqueued else n)
 
-    def submit(self, proposal: Proposal) -> Trial:
+    def submit(self, proposal: Proposal | Genotype) -> Trial:
         """Make a trial of one of the last proposals."""
         trial = super().submit(proposal)
         self._runs.submitted(trial.number)

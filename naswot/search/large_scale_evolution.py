@@ -99,7 +99,7 @@ class LargeScaleEvolution(Searcher):
         self._doomed, better = sorted((first, second), key=lambda member: member.value)
         return [self._child(better) for _ in range(n)]
 
-    def submit(self, proposal: Proposal) -> Trial:
+    def submit(self, proposal: Proposal | Genotype) -> Trial:
         """Make a trial of one of the last proposals; the loser of its pair dies."""
         if self._doomed is not None:
             self.population.remove(self._doomed)

@@ -134,7 +134,7 @@ class NAO(Searcher):
             starts[genotype] = None
         return [Proposal(genotype) for genotype in starts] or super().candidates(1)
 
-    def submit(self, proposal: Proposal) -> Trial:
+    def submit(self, proposal: Proposal | Genotype) -> Trial:
         """Make a trial of a proposal, which is not proposed again."""
         trial = super().submit(proposal)
         self._seen.add(trial.genotype)

@@ -30,7 +30,7 @@ from naswot.searcher import Trial
 from naswot.seeding import derive_seed
 from naswot.space import SearchSpace
 from naswot.training.loop import train
-from naswot.training.recipe import TrainingRecipe, recipe_for
+from naswot.training.recipe import TrainingRecipe, build_options, recipe_for
 from naswot.training.splits import refuse_test_images
 from naswot.types import Batch, Evaluation
 
@@ -128,7 +128,7 @@ class TrainingEvaluator:
 
     @property
     def _building(self) -> dict[str, Any]:
-        return {"n_classes": self.train.n_classes, "in_channels": self.train.shape[0], **self.build}
+        return build_options(self.space, self.train.n_classes, self.train.shape[0], self.recipe, self.build)
 
     def recipe_for(self, trial: Trial) -> TrainingRecipe:
         """The recipe of a trial; a space may have the learning rate among its genes."""

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from naswot.data.images import ImageSet
-from naswot.errors import InputError, OptionError
+from naswot.errors import InputError, ModelError, NaswotError, OptionError
 from naswot.training._session import Job, Session, memory_shortage_named
 from naswot.training.checkpoint import identify, read_checkpoint
 from naswot.training.devices import OnEpoch, is_spawning, launch, make_fabric
@@ -117,6 +117,7 @@ def train(
         DivergedError: if a loss is not finite.
         MemoryShortageError: if a batch does not fit into memory.
         StoreError: if the checkpoint is another training's, or damaged.
+        ModelError: if the network fails on these images.
     """
     for data in (train, valid):
         if data is not None:
@@ -130,7 +131,15 @@ def train(
     _check_batch(train, recipe, fabric.world_size)
     if path is not None and is_spawning(fabric):
         read_checkpoint(path, identity)  # what is wrong with it is told better from here
-    history, seconds, state = launch(fabric, run_session, job, on_epoch)
+    try:
+        history, seconds, state = launch(fabric, run_session, job, on_epoch)
+    except NaswotError:
+        raise
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        shape = " x ".join(map(str, train.shape))
+        hint = "; a second classifier wants larger images, auxiliary_weight=0 leaves it out"
+        told = f"the network cannot be trained on images of {shape}: {error}{hint if recipe.auxiliary_weight else ''}"
+        raise ModelError(told) from error
     if is_spawning(fabric):
         _load(model.to(device), state)
     return TrainingResult(tuple(history), seconds)

@@ -10,6 +10,7 @@ a last smaller batch is left out.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -194,3 +195,21 @@ def recipe_for(space: SearchSpace, genotype: Genotype, recipe: TrainingRecipe) -
         return recipe
     rate = float(chosen(genotype))
     return dataclasses.replace(recipe, learning_rate=rate, final_learning_rate=min(recipe.final_learning_rate, rate))
+
+
+def build_options(
+    space: SearchSpace, n_classes: int, in_channels: int, recipe: TrainingRecipe, build: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keyword options of ``space.build`` for a training.
+
+    Args:
+        space: the space.
+        n_classes: K of the images.
+        in_channels: C of the images.
+        recipe: where it counts a second classifier, and the space offers one, the network gets it.
+        build: options that override the others.
+    """
+    fitting: dict[str, Any] = {"n_classes": n_classes, "in_channels": in_channels}
+    if recipe.auxiliary_weight and "auxiliary" in inspect.signature(space.build).parameters:
+        fitting["auxiliary"] = True
+    return {**fitting, **build}

@@ -479,7 +479,7 @@ def test_command_writes_trained_weights(run, tmp_path):
     code, out, _ = run("export", ARCH, *SMALL, "--to", to, "--weights", tmp_path / "trained.pt", "--class-name", "Net")
     assert code == 0
     n = sum(p.numel() for p in model.parameters())
-    assert out == f"wrote {to} and {tmp_path / 'net.pt'}: {n:,} parameters, images of 3 x 16 x 16\n"
+    assert out == f"wrote {to} and {tmp_path / 'net.pt'}: {n:,} parameters, trained, images of 3 x 16 x 16\n"
     names = runpy.run_path(str(to))
     given = torch.randn(3, 3, 16, 16, generator=torch_generator(0))
     assert torch.allclose(names["load"]()(given), model.eval()(given), atol=1e-6)

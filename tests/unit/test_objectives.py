@@ -53,7 +53,7 @@ def test_missing_scores_and_infinities():
 
 
 def test_unknown_names_are_refused_before_the_search():
-    with pytest.raises(OptionError, match=r"needs 'acuracy'; the evaluator gives valid_accuracy, params"):
+    with pytest.raises(OptionError, match=r"did you mean 'valid_accuracy'\? the evaluator gives valid_ac.*, params"):
         check_names([Objective.parse("acuracy")], ["valid_accuracy", "params"])
 
 

@@ -10,6 +10,7 @@ import torch
 
 from naswot.errors import ArchitectureError, InputError, OptionError, UnknownNameError
 from naswot.searcher import Proposal, Searcher, Trial, get_searcher, list_searchers, searcher_options
+from naswot.searching import run_search
 from naswot.space import get_space
 
 
@@ -79,6 +80,20 @@ def test_numbers_of_any_kind_are_told(space, value):
     assert type(searcher.heard[0][1][0]) is float
 
 
+def test_a_small_strategy_needs_neither_name_nor_wrapping(space):
+    class Small(Searcher):
+        def propose(self):
+            return self.draw()
+
+        def learn(self, trial, values):
+            pass
+
+    found = run_search(Small(space), lambda genotype: float(sum(genotype)), budget=20)
+    assert Small.name == "Small"
+    assert found.best.values[0] == max(sum(r.trial.genotype) for r in found.records)
+    assert len(found.records) == 20
+
+
 def test_one_objective_only_unless_declared(space):
     with pytest.raises(OptionError, match="listener searches for one objective, but got 2"):
         Listener(space, n_objectives=2)
@@ -91,6 +106,9 @@ def test_strategies_are_found_by_name(space):
         get_searcher("randm", space)
     with pytest.raises(OptionError, match="has no option 'populaton'; it offers population, sample, replace"):
         get_searcher("regularized_evolution", space, populaton=5)
+    with pytest.raises(OptionError, match=r"'population' of regularized_evolution is a number .* got 'five'"):
+        get_searcher("regularized_evolution", space, population="five")
+    assert get_searcher("random", "darts").space is get_space("darts")
     for name in ("naswot_search", "area", "cascade"):
         with pytest.raises(OptionError, match="pass scorer="):
             get_searcher(name, space)

@@ -76,6 +76,12 @@ def test_no_budget_or_an_empty_one_is_refused(limits):
         Budget(**limits)
 
 
+def test_open_trials_count_towards_a_budget_of_epochs():
+    with ThreadPoolExecutor(4) as pool:
+        found = run_search(random(), Timed(), budget=Budget(epochs=30), executor=pool, parallel=4)
+    assert [r.epochs for r in found.records] == [12, 12, 12]
+
+
 def test_a_strategy_that_never_ends_needs_a_budget():
     with pytest.raises(OptionError, match="random never ends by itself"):
         run_search(random(), sums())
