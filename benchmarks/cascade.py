@@ -4,6 +4,9 @@ For each seed: the cascade (screen, train the best few briefly and the finalist 
 finalist is; the same cell trained for as many epochs as fit into the seconds of the cascade; random search by full
 trainings within these seconds. Everything is chosen by validation images; the winner of each is then trained on all
 training images and meets the test images once. One torch thread, one after the other, so that seconds compare.
+
+``digits`` was fixed first, and turned out to be too easy: nearly every cell reaches 97 %. ``digits_short`` are the
+networks of the embedded benchmark, five epochs at width 4, as they were published before: --epochs 5 --brief 2.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from naswot.training.splits import three_way_split
 SPACE = get_space("nasbench201")
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"images": {"size": 16, "noise": 1.0}, "build": {"width": 8, "n_cells": 1}},
+    "digits_short": {"data": "digits", "images": {"size": 16, "noise": 1.0}, "build": {"width": 4, "n_cells": 1}},
     "cifar10": {"images": {}, "build": {"width": 8, "n_cells": 1}, "recipe": {"flip": True, "crop_padding": 4}},
 }
 
@@ -45,8 +49,9 @@ class Task:
 
     def images(self, split: str) -> Any:
         """The training or test images."""
-        root = None if self.data == "digits" else data_root()
-        return get_data(self.data, root=root, split=split, **SETTINGS[self.data]["images"])
+        root = data_root() if self.data == "cifar10" else None
+        name = SETTINGS[self.data].get("data", self.data)
+        return get_data(name, root=root, split=split, **SETTINGS[self.data]["images"])
 
     def recipe(self, epochs: int) -> Any:
         """How networks are trained."""
