@@ -74,13 +74,13 @@ def command(kind: str | None, as_json: bool) -> None:
         click.echo(json.dumps(tables[kind] if kind else tables, indent=2))
         return
     console = shared.console()
-    if kind == "proxies":
+    if kind in _AT_LENGTH:
         for row in tables[kind]:
-            _print_proxy(console, row)
+            _AT_LENGTH[kind](console, row)
         return
     for title, rows in tables.items():
-        brief = [{key: row[key] for key in ("name", "passes", "what")} for row in rows] if title == "proxies" else rows
-        _print_table(console, title, brief)
+        shown = {"proxies": ("name", "passes", "what"), "searchers": ("name", "objectives", "what")}.get(title)
+        _print_table(console, title, [{key: row[key] for key in shown} for row in rows] if shown else rows)
 
 
 def _print_proxy(console: Console, row: dict[str, str]) -> None:
@@ -96,6 +96,20 @@ def _print_proxy(console: Console, row: dict[str, str]) -> None:
     facts += [f"options {row['options']}"] if row["options"] else []
     console.print(Padding(Text("; ".join(facts)), (0, 0, 0, 4)))
     console.print(Padding(Text(row["reference"], style="dim"), (0, 0, 1, 4)))
+
+
+def _print_searcher(console: Console, row: dict[str, str]) -> None:
+    """Everything about one strategy, at any width of the screen."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print(Text.assemble((row["name"], "bold"), "  ", row["what"]))
+    several = "; several objectives" if row["objectives"] == "several" else ""
+    console.print(Padding(Text(f"{row['options'] or 'no options'}{several}"), (0, 0, 0, 4)))
+    console.print(Padding(Text(row["reference"], style="dim"), (0, 0, 1, 4)))
+
+
+_AT_LENGTH = {"proxies": _print_proxy, "searchers": _print_searcher}
 
 
 def _print_table(console: Console, title: str, rows: list[dict[str, str]]) -> None:
