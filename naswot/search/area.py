@@ -16,7 +16,7 @@ from naswot.space import SearchSpace
 
 @register_searcher
 class AREA(Assisted):
-    """Assisted regularised evolution.
+    """Evolution that begins with the best-scored of some random networks.
 
     Args:
         space: what is searched.

@@ -18,9 +18,9 @@ from naswot.types import Genotype
 
 @register_searcher
 class Cascade(Searcher):
-    """Screen ``screened`` architectures, train ``kept`` for ``brief`` epochs and ``finalists`` for ``full`` epochs.
+    """Score many untrained, train the best few briefly and the best of these fully.
 
-    Networks that are the same by ``space.representative`` are screened once.
+    ``screened`` are scored, ``kept`` trained for ``brief`` epochs and ``finalists`` for ``full`` epochs. Networks that are the same by ``space.representative`` are screened once.
 
     Args:
         space: what is searched.

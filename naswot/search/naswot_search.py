@@ -17,7 +17,7 @@ from naswot.space import SearchSpace
 
 @register_searcher
 class NASWOTSearch(Searcher):
-    """One trial: the best by score of ``n`` random architectures.
+    """One trial: the best-scored of n random architectures.
 
     Args:
         space: what is searched.
