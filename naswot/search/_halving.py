@@ -1,14 +1,14 @@
-"""One run of successive halving: rungs, who waits, who goes on. Shared by successive halving and Hyperband."""
+"""Runs of successive halving: rungs, who waits, who goes on. Shared by successive halving and Hyperband."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from typing import NamedTuple
 
 from naswot.errors import OptionError
-from naswot.searcher import Proposal, Trial, Values
+from naswot.searcher import Proposal, Searcher, Trial, Values
 from naswot.types import Genotype
 
 
@@ -171,3 +171,43 @@ class Runs:
             return None
         self._open.append(Halving(plan))
         return self._open[-1]
+
+
+class HalvingSearcher(Searcher):
+    """A strategy that is nothing but runs of successive halving; a subclass names them by :meth:`begin`."""
+
+    _runs: Runs
+
+    def begin(self, plans: Sequence[Sequence[Rung]], rounds: int | None, at_once: int) -> None:
+        """Start with the first run.
+
+        Args:
+            plans: the rungs of each run of a round.
+            rounds: how often all of them are run; None: without end.
+            at_once: how many runs may be open.
+        Raises:
+            OptionError: if a number is below 1.
+        """
+        if rounds is not None and rounds < 1:
+            raise OptionError(f"expected rounds of at least 1, or None for no end, but got {rounds}")
+        repeated = repeat(plans) if rounds is None else repeat(plans, rounds)
+        self._runs = Runs(chain.from_iterable(repeated), at_once)
+
+    def propose(self) -> Proposal | None:
+        """Who goes on, or a new architecture; None while a rung is not complete, and after the last round."""
+        found = self.candidates(1)
+        return found[0] if found else None
+
+    def candidates(self, n: int) -> list[Proposal]:
+        """Up to ``n`` new architectures, or the one that goes on."""
+        return self._runs.candidates(self.draw, 1 if self.n_enqueued else n)
+
+    def submit(self, proposal: Proposal | Genotype) -> Trial:
+        """Make a trial of one of the last proposals."""
+        trial = super().submit(proposal)
+        self._runs.submitted(trial.number)
+        return trial
+
+    def learn(self, trial: Trial, values: Values | None) -> None:
+        """Hand the value to the run of the trial."""
+        self._runs.learn(trial, values)

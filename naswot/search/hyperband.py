@@ -11,18 +11,15 @@ R = 81, eta = 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, repeat
 from typing import ClassVar
 
-from naswot.errors import OptionError
-from naswot.search._halving import Rung, Runs, epoch_levels, rungs
-from naswot.searcher import Proposal, Searcher, Trial, Values, register_searcher
+from naswot.search._halving import HalvingSearcher, Rung, epoch_levels, rungs
+from naswot.searcher import register_searcher
 from naswot.space import SearchSpace
-from naswot.types import Genotype
 
 
 @register_searcher
-class Hyperband(Searcher):
+class Hyperband(HalvingSearcher):
     """Successive halving with every trade-off between many architectures and long trainings.
 
     ``epochs`` of a trial is the whole length of its training; ``parent`` is the trial of the same architecture on the
@@ -59,30 +56,8 @@ class Hyperband(Searcher):
         at_once: int = 1,
     ) -> None:
         super().__init__(space, seed=seed, n_objectives=n_objectives)
-        if rounds is not None and rounds < 1:
-            raise OptionError(f"expected rounds of at least 1, or None for no end, but got {rounds}")
         self.brackets = _brackets(epoch_levels(min_epochs, max_epochs, eta, levels), eta)
-        plans = repeat(self.brackets) if rounds is None else repeat(self.brackets, rounds)
-        self._runs = Runs(chain.from_iterable(plans), at_once)
-
-    def propose(self) -> Proposal | None:
-        """Who goes on, or a new architecture; None while a rung is not complete, and after the last round."""
-        found = self.candidates(1)
-        return found[0] if found else None
-
-    def candidates(self, n: int) -> list[Proposal]:
-        """Up to ``n`` new architectures, or the one that goes on."""
-        return self._runs.candidates(self.draw, 1 if self.n_enqueued else n)
-
-    def submit(self, proposal: Proposal | Genotype) -> Trial:
-        """Make a trial of one of the last proposals."""
-        trial = super().submit(proposal)
-        self._runs.submitted(trial.number)
-        return trial
-
-    def learn(self, trial: Trial, values: Values | None) -> None:
-        """Hand the value to the run of the trial."""
-        self._runs.learn(trial, values)
+        self.begin(self.brackets, rounds, at_once)
 
 
 def _brackets(levels: Sequence[int], eta: int) -> tuple[tuple[Rung, ...], ...]:

@@ -9,18 +9,16 @@ last rung a new run begins with new architectures (``rounds`` ends that), and wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 from typing import ClassVar
 
 from naswot.errors import OptionError
-from naswot.search._halving import Runs, epoch_levels, rungs
-from naswot.searcher import Proposal, Searcher, Trial, Values, register_searcher
+from naswot.search._halving import HalvingSearcher, epoch_levels, rungs
+from naswot.searcher import register_searcher
 from naswot.space import SearchSpace
-from naswot.types import Genotype
 
 
 @register_searcher
-class SuccessiveHalving(Searcher):
+class SuccessiveHalving(HalvingSearcher):
     """Many architectures briefly, the best of them longer, the best of those longer still.
 
     ``epochs`` of a trial is the whole length of its training; ``parent`` is the trial of the same architecture on the
@@ -65,25 +63,4 @@ class SuccessiveHalving(Searcher):
                 f"expected n of at least {eta ** (len(self.plan) - 1)}, so that one of {eta} can go on from each of "
                 f"{len(self.plan)} rungs, but got {n}"
             )
-        if rounds is not None and rounds < 1:
-            raise OptionError(f"expected rounds of at least 1, or None for no end, but got {rounds}")
-        self._runs = Runs(repeat(self.plan) if rounds is None else repeat(self.plan, rounds), at_once)
-
-    def propose(self) -> Proposal | None:
-        """Who goes on, or a new architecture; None while a rung is not complete, and after the last round."""
-        found = self.candidates(1)
-        return found[0] if found else None
-
-    def candidates(self, n: int) -> list[Proposal]:
-        """Up to ``n`` new architectures, or the one that goes on."""
-        return self._runs.candidates(self.draw, 1 if self.n_enqueued else n)
-
-    def submit(self, proposal: Proposal | Genotype) -> Trial:
-        """Make a trial of one of the last proposals."""
-        trial = super().submit(proposal)
-        self._runs.submitted(trial.number)
-        return trial
-
-    def learn(self, trial: Trial, values: Values | None) -> None:
-        """Hand the value to the run of the trial."""
-        self._runs.learn(trial, values)
+        self.begin((self.plan,), rounds, at_once)
