@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,6 +18,7 @@ MAX_TRIES = 20_000
 """Position-wise draws for one proposal before a uniform architecture takes its place."""
 
 _FIRST_TRIES = 2_000
+_hits: Final[WeakKeyDictionary[SearchSpace, bool]] = WeakKeyDictionary()  # spaces may hold much, such as costs
 
 
 class MovingAverage:
@@ -118,8 +120,9 @@ def require_drawable(space: SearchSpace, strategy: str) -> None:
         )
 
 
-@cache
 def _is_hit(space: SearchSpace) -> bool:
-    rng = numpy_generator(derive_seed("position-wise draws", space.name))
-    drawn = rng.integers(np.array(space.choices), size=(_FIRST_TRIES, len(space.choices)))
-    return any(space.is_valid(tuple(genotype)) for genotype in drawn.tolist())
+    if space not in _hits:
+        rng = numpy_generator(derive_seed("position-wise draws", space.name))
+        drawn = rng.integers(np.array(space.choices), size=(_FIRST_TRIES, len(space.choices)))
+        _hits[space] = any(space.is_valid(tuple(genotype)) for genotype in drawn.tolist())
+    return _hits[space]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from reference.policy_toys import BEST, Even, Nothing, Toy, planted, search
 
 import naswot
 from naswot.errors import OptionError
-from naswot.search._policy import MovingAverage, Rewards, advantages
+from naswot.search._policy import MovingAverage, Rewards, advantages, require_drawable
 from naswot.searcher import get_searcher
 
 POLICIES = ("reinforce", "zoph_le", "nasnet_ppo")
@@ -45,6 +47,29 @@ def test_rewards_are_powers_and_failures_get_the_worst():
     assert rewards((80.0,)) == pytest.approx(0.512)
     assert rewards(None) == rewards((-math.inf,)) == pytest.approx(0.125)
     assert Rewards(1.0, 0.5)((-4.0,)) == -2.0
+
+
+def test_a_space_is_drawn_from_once_and_not_kept():
+    class Counting(Even):
+        asked = 0
+
+        def is_valid(self, genotype):
+            Counting.asked += 1
+            return super().is_valid(genotype)
+
+    space = Counting()
+    require_drawable(space, "reinforce")
+    asked = Counting.asked
+    require_drawable(space, "zoph_le")
+    assert Counting.asked == asked > 0
+    require_drawable(Counting(), "zoph_le")
+    assert Counting.asked == 2 * asked
+    with pytest.raises(OptionError, match="none of 2,000 uniform draws"):
+        require_drawable(Nothing(), "zoph_le")
+    kept = weakref.ref(space)
+    del space
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("name", POLICIES)
