@@ -2,14 +2,16 @@
 
 Paper: Zoph and Le, Neural Architecture Search with Reinforcement Learning, ICLR 2017, arXiv:1611.01578, Sections 3.2,
 3.3 and 4.1. No official code. The controller is that of the paper (2 layers of 35 units, weights uniform in
-[-0.08, 0.08], Adam with a rate of 6e-4), and so are the reward, accuracy to the power of 3, and the 8 architectures of
+[-0.08, 0.08], Adam with a rate of 6e-4), and so are the power of 3 of the reward and the 8 architectures of
 one update, which are the share of one of its 100 replicas.
 
-Differences: one controller, updated in the order of asking; with several trials open the gradient is that of the
-present weights, not of those that proposed. The momentum of the baseline is not told in the paper: 0.95, and a batch is
-compared with the rewards before it (the first one with its own mean). Any space can be searched: those with skip
-decisions by anchor points, all others as a plain sequence. The depth does not grow during a search (the paper adds two
-layers every 1,600 samples): a genotype has a fixed number of decisions here.
+Differences: the reward is the cube of the value told, usually the accuracy after the last epoch; the paper's is the
+cube of the highest validation accuracy of the last five epochs, which whoever evaluates may tell. One controller,
+updated in the order of asking; with several trials open the gradient is that of the present weights, not of those that
+proposed. The momentum of the baseline is not told in the paper: 0.95, and a batch is compared with the rewards before
+it (the first one with its own mean). Any space can be searched: those with skip decisions by anchor points, all others
+as a plain sequence. The depth does not grow during a search (the paper adds two layers every 1,600 samples): a genotype
+has a fixed number of decisions here.
 
 Values are taken as percent; a proxy's score wants ``reward_scale`` and perhaps ``reward_power=1``.
 """
