@@ -20,7 +20,8 @@ from naswot.types import Genotype
 class Cascade(Searcher):
     """Score many untrained, train the best few briefly and the best of these fully.
 
-    ``screened`` are scored, ``kept`` trained for ``brief`` epochs and ``finalists`` for ``full`` epochs. Networks that are the same by ``space.representative`` are screened once.
+    ``screened`` are scored, ``kept`` trained for ``brief`` epochs and ``finalists`` for ``full`` epochs. Networks that
+    are the same by ``space.representative`` are scored once.
 
     Args:
         space: what is searched.
