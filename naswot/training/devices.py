@@ -123,10 +123,19 @@ def _guarded(
     try:
         result = function(fabric, job, send)
     except DivergedError as error:
+        _part(fabric)
         return error
     if fabric.is_global_zero:
         torch.save(result, answer)
+    _part(fabric)
     return None
+
+
+def _part(fabric: Fabric) -> None:
+    """End what connects the processes while all of them are there: at their exit its threads would abort them."""
+    fabric.barrier()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class _Sender:
