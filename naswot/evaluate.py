@@ -18,7 +18,7 @@ from naswot.errors import ModelError, NaswotError, OptionError
 from naswot.measuring import Measurement, run_proxies
 from naswot.options import PassOptions
 from naswot.proxy import Proxy, get_proxy
-from naswot.seeding import derive_seed, numpy_generator, seeded, torch_generator
+from naswot.seeding import derive_seed, in_turn, numpy_generator, seeded, torch_generator
 from naswot.space import SearchSpace
 from naswot.types import Batch, Evaluation, Genotype
 from naswot.workers import results_of
@@ -54,13 +54,17 @@ class Store(Protocol):
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Run torch on one thread, so that sums are formed in the same order wherever the block runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """Run torch on one thread, so that sums are formed in the same order wherever the block runs.
+
+    The number of threads is the whole process's: where several threads come here, they take turns.
+    """
+    with in_turn():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def batch_digest(batch: Batch) -> str:

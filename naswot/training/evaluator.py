@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from naswot._files import whole_file
 from naswot.data.images import ImageSet
 from naswot.errors import (
     ArchitectureError,
@@ -146,9 +147,8 @@ class TrainingEvaluator:
         if self.inherits and self.folder is not None:
             path = self.folder / "weights" / f"{trial.number}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            torch.save(model.state_dict(), part)
-            part.replace(path)
+            with whole_file(path) as part:
+                torch.save(model.state_dict(), part)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
 
