@@ -25,7 +25,7 @@ class TestRegularisedEvolution:
 
     def test_the_best_dies_when_it_is_the_oldest(self):
         """An elitist or pairwise evolution would keep the only good one for ever."""
-        searcher = get_searcher("regularized_evolution", SPACE, population=5, sample=5)
+        searcher = get_searcher("regularized_evolution", SPACE, population=5, sample=5, replace=False)
         best = step(searcher, 100.0)
         for _ in range(4):
             step(searcher, 0.0)
@@ -41,7 +41,7 @@ class TestRegularisedEvolution:
         assert [genotype for genotype, _ in searcher.population] == [trial.genotype for trial in trials[-4:]]
 
     def test_failed_one_never_wins_but_ages(self):
-        searcher = get_searcher("regularized_evolution", SPACE, population=3, sample=3)
+        searcher = get_searcher("regularized_evolution", SPACE, population=3, sample=3, replace=False)
         only = step(searcher, -5.0)
         step(searcher, None)
         step(searcher, None)
@@ -52,7 +52,8 @@ class TestRegularisedEvolution:
         parents = {sample: set() for sample in (1, 6)}
         for sample, found in parents.items():
             for seed in range(30):
-                searcher = get_searcher("regularized_evolution", SPACE, seed=seed, population=6, sample=sample)
+                options = {"population": 6, "sample": sample, "replace": False}
+                searcher = get_searcher("regularized_evolution", SPACE, seed=seed, **options)
                 searcher.enqueue([(i,) * 6 for i in range(5)] + [(0, 1, 2, 3, 4, 0)])
                 trials = [step(searcher, float(i)) for i in range(6)]
                 child = searcher.ask().genotype
