@@ -31,8 +31,7 @@ class Budget:
     Args:
         evaluations: number of trials.
         seconds: of all trials and of the scores that the strategy asks for; a trial that begins within them counts.
-            With ``strict`` the first trial that does not fit ends the search and does not count, as published searches
-            on tables do.
+            With ``strict`` the first trial that does not fit ends the search and does not count.
         epochs: of training.
         strict: see ``seconds``.
     Raises:

@@ -217,6 +217,7 @@ def _final(
     """Train the winner from scratch on all training images, and look at the test images once."""
     import torch
 
+    from naswot._files import whole_file
     from naswot.data import get_data
     from naswot.evaluate import single_thread
     from naswot.searcher import Trial
@@ -237,7 +238,8 @@ def _final(
         train(model, images, None, recipe, seed=seed, checkpoint=checkpoint, device=given["device"], on_epoch=after)
         held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
         found = test_accuracy(model, held_out)
-    torch.save(model.state_dict(), folder / "weights.pt")
+    with whole_file(folder / "weights.pt") as part:
+        torch.save(model.state_dict(), part)
     return {"test_accuracy": found, "epochs": recipe.epochs, "weights": str(folder / "weights.pt")}
 
 

@@ -8,31 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from reference.policy_toys import BEST, Even, Toy
 from torch.nn import functional
 
 import naswot
 from naswot.errors import OptionError
 from naswot.search._nao_model import NAOModel, Sizes, Training, genotypes_of, summarised
 from naswot.searcher import get_searcher
-from naswot.space import SearchSpace
 
-BEST = (2, 0, 4, 1)
 SMALL = {"n_seed": 20, "n_new": 8, "n_best": 6, "epochs": 4, "batch": 10, "hidden": 16, "mlp_hidden": 24, "max_step": 8}
-
-
-class Toy(SearchSpace):
-    name = "toy_nao"
-    reference = "none"
-    choices = (4, 3, 5, 2)
-
-    def build(self, genotype, *, n_classes=10, in_channels=3):
-        raise NotImplementedError
-
-    def format(self, genotype):
-        return str(genotype)
-
-    def parse(self, text):
-        raise NotImplementedError
 
 
 class Tiny(Toy):
@@ -50,13 +34,6 @@ class Sum(Toy):
     @classmethod
     def value(cls, genotype):
         return 100 * float(np.mean([row[gene] for row, gene in zip(cls.shares, genotype, strict=True)]))
-
-
-class Even(Toy):
-    name = "toy_nao_even"
-
-    def is_valid(self, genotype):
-        return super().is_valid(genotype) and sum(genotype) % 2 == 0
 
 
 class Mirrored(Toy):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from reference.policy_toys import Toy
 
 import naswot.space
 from naswot.errors import EmptySpaceError, OptionError
 from naswot.seeding import numpy_generator
-from naswot.space import SearchSpace
 
 
-class Few(SearchSpace):
+class Few(Toy):
     """Three positions of which only the listed genotypes are valid."""
 
     name = "few"
-    reference = "none"
     choices = (2, 3, 2)
 
     def __init__(self, *valid):
@@ -22,15 +21,6 @@ class Few(SearchSpace):
 
     def is_valid(self, genotype):
         return super().is_valid(genotype) and genotype in self.valid
-
-    def build(self, genotype, *, n_classes=10, in_channels=3):
-        raise NotImplementedError
-
-    def format(self, genotype):
-        return str(genotype)
-
-    def parse(self, text):
-        raise NotImplementedError
 
 
 def test_an_empty_space_ends_with_an_error_in_words():
