@@ -1,14 +1,34 @@
-"""The seam to weight sharing: what a supernet must offer so that searches can evaluate with it."""
+"""The supernet: one network that holds the weights of all architectures of a space, and how they are mixed.
+
+A supernet says nothing of how a search goes about it. Its decisions come in groups, tables of which each row is one
+decision; a :class:`Mixing` gives each option of each row its weight, already on the simplex where there is one, and the
+network does the rest. So every relaxation, perturbation and discretisation is a way to make a mixing.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Protocol
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from naswot.space import SearchSpace
+from naswot.errors import OptionError
+from naswot.registry import Registry
+from naswot.space import SearchSpace, get_space
 from naswot.types import Genotype
+
+Weights = Mapping[str, Tensor]
+"""Of each group by name: (rows, options) float32; 0 where a row has no such option."""
+
+Active = Mapping[str, tuple[tuple[int, ...], ...]]
+"""Of each group by name: the options of each row that are executed."""
+
+Kind = Literal["operation", "edge"]
 
 
 class Supernet(Protocol):
@@ -26,3 +46,243 @@ class Supernet(Protocol):
     def extract(self, genotype: Genotype) -> nn.Module:
         """A stand-alone copy of the sub-network."""
         ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """Decisions that share a table of architecture parameters: a row each, a column for each option.
+
+    Args:
+        name: such as ``"normal"``.
+        options: names of the options of each row; rows may have different numbers of them.
+        kind: ``"operation"``: one of the options of a row is taken; ``"edge"``: some of the inputs of a node are.
+    """
+
+    name: str
+    options: tuple[tuple[str, ...], ...]
+    kind: Kind = "operation"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and the largest number of options."""
+        return len(self.options), max(map(len, self.options))
+
+    def present(self) -> Tensor:
+        """(rows, options) bool: whether a row has the option at all."""
+        return torch.tensor([[i < len(row) for i in range(self.shape[1])] for row in self.options])
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How much of each option goes into the network.
+
+    Args:
+        weights: of every group of kind operation; groups of kind edge that are not there count 1 for each edge.
+        active: options that are executed, of groups named in it; all others are not even computed. None: all.
+        inactive_weights: let the weight of an option that is not executed be added as a number, through which a
+            gradient reaches it (as GDAS does, whose inactive weights are 0 in value).
+    """
+
+    weights: Weights
+    active: Active | None = None
+    inactive_weights: bool = False
+
+    def row(self, group: str, row: int) -> tuple[Tensor, tuple[int, ...] | None]:
+        """Weights of one row, and its executed options (None: all)."""
+        active = None if self.active is None or group not in self.active else self.active[group][row]
+        return self.weights[group][row], active
+
+
+class MixedSupernet(nn.Module, ABC):
+    """A supernet whose options are mixed by weights; subclasses write the network and how an architecture is read off.
+
+    The architecture parameters ``alphas`` are Parameters, so that they are saved and moved with the network, but not
+    among :meth:`weight_parameters`. They are zero until a relaxation gives them their first values.
+
+    Args:
+        space: the space whose architectures it holds.
+        groups: its decisions.
+        allowed: options by group, (rows, options) bool; others are not built. None: all that a row has.
+    Attributes:
+        partial: K of partial channels; 1 where all channels go through the operations.
+    Raises:
+        OptionError: if ``allowed`` has other shapes, leaves a row empty or allows what there is not.
+    """
+
+    alphas: nn.ParameterDict
+    supports_partial: ClassVar[bool] = False
+    """Whether it can be built with partial channels and edge normalisation."""
+
+    def __init__(self, space: SearchSpace, groups: Sequence[Group], allowed: Weights | None = None) -> None:
+        super().__init__()
+        self._space, self.groups, self.partial = space, tuple(groups), 1
+        self.alphas = nn.ParameterDict({group.name: nn.Parameter(torch.zeros(group.shape)) for group in groups})
+        for group in groups:
+            self.register_buffer(f"allowed_{group.name}", _checked_allowed(group, allowed))
+
+    # ----------------------------------------------------------------------------------------- what a supernet writes
+
+    @abstractmethod
+    def forward(self, inputs: Any, mixing: Mixing) -> Any:
+        """Logits of a batch at a mixing."""
+
+    @abstractmethod
+    def derive(self, strengths: Weights) -> Genotype:
+        """The architecture of largest strengths by the published rule of the space; ties go to the first option.
+
+        Args:
+            strengths: of all options by group, not negative: weights, or anything else that tells what to keep. Where
+                a group of kind edge is missing, edges count by their operations alone.
+        """
+
+    @abstractmethod
+    def chosen(self, genotype: Genotype) -> dict[str, Tensor]:
+        """What an architecture takes: (rows, options) float32 of 0 and 1 by group; all 0 in rows that it leaves out."""
+
+    # ----------------------------------------------------------------------------------------------- what all of it has
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space whose architectures it holds."""
+        return self._space
+
+    def allowed(self, group: str) -> Tensor:
+        """(rows, options) bool: options of a group that can be taken."""
+        found: Tensor = getattr(self, f"allowed_{group}")
+        return found
+
+    @property
+    def operation_groups(self) -> tuple[Group, ...]:
+        """Groups of which one option of each row is taken."""
+        return tuple(group for group in self.groups if group.kind == "operation")
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """All parameters but the architecture's."""
+        own = {id(alpha) for alpha in self.alphas.values()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in own]
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """The architecture's parameters, in the order of the groups."""
+        return [self.alphas[group.name] for group in self.groups]
+
+    def mixing_of(self, genotype: Genotype) -> Mixing:
+        """The mixing at which the network is this architecture and nothing else is computed."""
+        device = next(iter(self.alphas.values())).device
+        weights = {name: table.to(device) for name, table in self.chosen(self.space.check(genotype)).items()}
+        return only_chosen(weights)
+
+    def at(self, mixing: Mixing) -> FixedSupernet:
+        """The network at one mixing as a model of its own, with the same weights."""
+        return FixedSupernet(self, mixing)
+
+    @contextmanager
+    def activate(self, genotype: Genotype) -> Iterator[nn.Module]:
+        """The sub-network of an architecture, with the shared weights, while the context lasts."""
+        yield self.at(self.mixing_of(genotype))
+
+    def extract(self, genotype: Genotype) -> nn.Module:
+        """A stand-alone copy of the sub-network: its weights, without those of other options or the alphas."""
+        mixing = self.mixing_of(genotype)
+        memo: dict[int, Any] = {}
+        for edge in self.modules():
+            if isinstance(edge, Alternatives):
+                memo |= {id(module): _LEFT_OUT for module in edge.unused(mixing)}
+        alone = copy.deepcopy(self, memo)
+        alone.alphas = nn.ParameterDict()
+        return FixedSupernet(alone, mixing)
+
+
+class Alternatives(nn.Module):
+    """A part of a supernet that holds several modules for one row of a group and runs some of them."""
+
+    def unused(self, mixing: Mixing) -> list[nn.Module]:
+        """Modules that are not executed at a mixing."""
+        raise NotImplementedError
+
+
+_LEFT_OUT = nn.Identity()  # what stands in a stand-alone copy in the place of modules that are never run
+
+
+class FixedSupernet(nn.Module):
+    """A supernet at one mixing: a model like any other."""
+
+    def __init__(self, supernet: MixedSupernet, mixing: Mixing) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.mixing = mixing
+
+    def forward(self, inputs: Any) -> Any:
+        """What the supernet gives."""
+        return self.supernet(inputs, self.mixing)
+
+
+def only_chosen(weights: Weights) -> Mixing:
+    """The mixing that executes those options only whose weight is not 0."""
+    active = {name: tuple(tuple(row.nonzero()[:, 0].tolist()) for row in table) for name, table in weights.items()}
+    return Mixing(weights, active)
+
+
+def _checked_allowed(group: Group, allowed: Weights | None) -> Tensor:
+    present = group.present()
+    if allowed is None or group.name not in allowed:
+        return present
+    found = torch.as_tensor(allowed[group.name]).cpu().bool()
+    if found.shape != present.shape or bool((found & ~present).any()) or not bool(found.any(1).all()):
+        raise OptionError(
+            f"expected for each of {group.shape[0]} rows of {group.name!r} at least one of its own options to be "
+            f"allowed, as (rows, options) = {group.shape} bool, but got {tuple(found.shape)} with "
+            f"{found.sum(-1).tolist()} options"
+        )
+    return found
+
+
+supernets: Registry[type[MixedSupernet]] = Registry("supernet of the space", "naswot.supernets")
+
+
+def register_supernet(*names: str) -> Any:
+    """Class decorator: the supernet of the spaces of these names.
+
+    The class is called with the space and the keywords ``n_classes``, ``in_channels``, ``allowed`` and whatever
+    options it has.
+    """
+
+    def register(cls: type[MixedSupernet]) -> type[MixedSupernet]:
+        for name in names:
+            supernets.register(name, cls)
+        return cls
+
+    return register
+
+
+def list_supernets(pattern: str = "*") -> list[str]:
+    """Names of the spaces that have a supernet."""
+    return supernets.names(pattern)
+
+
+def make_supernet(
+    space: SearchSpace | str,
+    *,
+    n_classes: int = 10,
+    in_channels: int = 3,
+    allowed: Weights | None = None,
+    **options: Any,
+) -> MixedSupernet:
+    """Untrained supernet of a space, initialised from the global generator of torch.
+
+    Args:
+        space: or its name.
+        n_classes: number of logits K.
+        in_channels: channels of the images, which may have any size.
+        allowed: options by group, (rows, options) bool; others are not built. None: all.
+        options: of the supernet, such as ``width`` and ``n_cells``.
+    Raises:
+        UnknownNameError: if the space has no supernet.
+        OptionError: if the supernet has no such option, or it does not fit.
+    """
+    found = get_space(space) if isinstance(space, str) else space
+    make: Any = supernets.get(found.name)
+    try:
+        model: MixedSupernet = make(found, n_classes=n_classes, in_channels=in_channels, allowed=allowed, **options)
+    except TypeError as error:
+        raise OptionError(f"the supernet of {found.name} cannot be built: {error}") from error
+    return model

@@ -102,7 +102,7 @@ class CellNetwork(nn.Module):
         if stem not in STEMS or not 0.0 <= drop_prob < 1.0:
             raise OptionError(f"expected a stem of {STEMS} and 0 <= drop_prob < 1, but got {stem!r}, {drop_prob}")
         self.drop_prob = drop_prob
-        self.stem = _cifar_stem(in_channels, width) if stem == "cifar" else _imagenet_stem(in_channels, width)
+        self.stem = cifar_stem(in_channels, width) if stem == "cifar" else _imagenet_stem(in_channels, width)
         before, last = (3 * width, 3 * width) if stem == "cifar" else (width, width)
         halved = stem == "imagenet"  # whether the earlier input of the next cell is twice as high and wide as the later
         reductions = (n_cells // 3, 2 * n_cells // 3)
@@ -148,8 +148,8 @@ class _Cell(nn.Module):
 
     def __init__(self, plan: CellPlan, before: int, last: int, channels: int, *, reduces: bool, halved: bool) -> None:
         super().__init__()
-        align = _FactorisedReduction(before, channels) if halved else _relu_conv_norm(before, channels, 1)
-        self.inputs = nn.ModuleList([align, _relu_conv_norm(last, channels, 1)])
+        align = FactorisedReduction(before, channels) if halved else relu_conv_norm(before, channels, 1)
+        self.inputs = nn.ModuleList([align, relu_conv_norm(last, channels, 1)])
         self.edges = nn.ModuleList(
             OPERATIONS[operation](channels, 2 if reduces and source < 2 else 1) for operation, source in plan.edges
         )
@@ -163,7 +163,7 @@ class _Cell(nn.Module):
         for edge, source in zip(self.edges, self.sources, strict=True):
             term = edge(nodes[source])
             if self.training and drop_prob > 0.0 and not isinstance(edge, nn.Identity):
-                term = _drop_path(term, drop_prob)
+                term = drop_path(term, drop_prob)
             terms.append(term)
             if len(terms) == 2:
                 nodes.append(terms[0] + terms[1])
@@ -171,7 +171,7 @@ class _Cell(nn.Module):
         return torch.cat([nodes[node] for node in self.concat], dim=1)
 
 
-def _drop_path(x: Tensor, probability: float) -> Tensor:
+def drop_path(x: Tensor, probability: float) -> Tensor:
     """(N, C, H, W): zeros for an image with that probability, else scaled so that the mean stays."""
     kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype) >= probability
     return x / (1.0 - probability) * kept
@@ -189,7 +189,7 @@ class _Zero(nn.Module):
         return x[:, :, :: self.stride, :: self.stride].mul(0.0)
 
 
-class _FactorisedReduction(nn.Module):
+class FactorisedReduction(nn.Module):
     """ReLU, then two 1x1 convolutions that read even and odd positions and give half of the channels each."""
 
     def __init__(self, before: int, after: int) -> None:
@@ -206,7 +206,7 @@ class _FactorisedReduction(nn.Module):
         return result
 
 
-def _relu_conv_norm(before: int, after: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
+def relu_conv_norm(before: int, after: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(nn.ReLU(), convolution, nn.BatchNorm2d(after))
 
@@ -244,13 +244,13 @@ def _max_pool(kernel: int, stride: int) -> nn.Module:
 
 OPERATIONS: Final[Mapping[str, Callable[[int, int], nn.Module]]] = {
     "none": lambda c, s: _Zero(s),
-    "skip_connect": lambda c, s: nn.Identity() if s == 1 else _FactorisedReduction(c, c),
+    "skip_connect": lambda c, s: nn.Identity() if s == 1 else FactorisedReduction(c, c),
     "avg_pool_3x3": lambda c, s: nn.AvgPool2d(3, s, 1, count_include_pad=False),
     "max_pool_3x3": lambda c, s: _max_pool(3, s),
     "max_pool_5x5": lambda c, s: _max_pool(5, s),
     "max_pool_7x7": lambda c, s: _max_pool(7, s),
-    "conv_1x1": lambda c, s: _relu_conv_norm(c, c, 1, stride=s),
-    "conv_3x3": lambda c, s: _relu_conv_norm(c, c, 3, stride=s),
+    "conv_1x1": lambda c, s: relu_conv_norm(c, c, 1, stride=s),
+    "conv_3x3": lambda c, s: relu_conv_norm(c, c, 3, stride=s),
     "conv_3x1_1x3": lambda c, s: _row_then_column(c, 3, stride=s),
     "conv_7x1_1x7": lambda c, s: _row_then_column(c, 7, stride=s),
     "sep_conv_3x3": lambda c, s: _separable(c, 3, stride=s),
@@ -263,7 +263,7 @@ OPERATIONS: Final[Mapping[str, Callable[[int, int], nn.Module]]] = {
 """Module of each operation for C channels and a stride; (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
 
 
-def _cifar_stem(in_channels: int, width: int) -> nn.ModuleList:
+def cifar_stem(in_channels: int, width: int) -> nn.ModuleList:
     """Both inputs of the first cell are the same."""
     stem = nn.Sequential(nn.Conv2d(in_channels, 3 * width, 3, 1, 1, bias=False), nn.BatchNorm2d(3 * width))
     return nn.ModuleList([stem, nn.Identity()])
@@ -274,9 +274,9 @@ def _imagenet_stem(in_channels: int, width: int) -> nn.ModuleList:
     first = nn.Sequential(
         nn.Conv2d(in_channels, width // 2, 3, 2, 1, bias=False),
         nn.BatchNorm2d(width // 2),
-        *_relu_conv_norm(width // 2, width, 3, stride=2),
+        *relu_conv_norm(width // 2, width, 3, stride=2),
     )
-    return nn.ModuleList([first, _relu_conv_norm(width, width, 3, stride=2)])
+    return nn.ModuleList([first, relu_conv_norm(width, width, 3, stride=2)])
 
 
 def _auxiliary_head(channels: int, n_classes: int, stem: str) -> nn.Sequential:

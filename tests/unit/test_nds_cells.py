@@ -11,7 +11,7 @@ from torch import nn
 
 from naswot.errors import ArchitectureError, OptionError
 from naswot.space import get_space
-from naswot.spaces._cell_network import OPERATIONS, CellPlan, _Cell, _drop_path, loose_ends
+from naswot.spaces._cell_network import OPERATIONS, CellPlan, _Cell, drop_path, loose_ends
 
 FILES = {
     "Amoeba_in": ("nds_amoeba", 124),
@@ -213,7 +213,7 @@ def test_networks_take_any_size(name, stem, size):
 
 def test_dropped_paths_are_scaled_whole_images():
     torch.manual_seed(0)
-    result = _drop_path(torch.ones(4000, 2, 3, 3), 0.25)
+    result = drop_path(torch.ones(4000, 2, 3, 3), 0.25)
     per_image = result.flatten(1)
     assert (per_image == per_image[:, :1]).all()
     assert per_image[:, 0].unique().tolist() == pytest.approx([0.0, 4 / 3])

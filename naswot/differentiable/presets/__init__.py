@@ -1,0 +1,1 @@
+"""The published methods, a few related ones in each file."""

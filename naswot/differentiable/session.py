@@ -1,0 +1,383 @@
+"""One search by a supernet: its parts at work, one epoch after the other, and everything that has to be kept.
+
+Paper: Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv:1806.09055, algorithm 1. Original code:
+github.com/quark0/darts, ``cnn/train_search.py``. Differences: batches are cycled through instead of drawn anew; a last
+smaller batch is left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from naswot.differentiable.architects import Architect, Bilevel, gradient
+from naswot.differentiable.plan import SearchPlan, Stage
+from naswot.differentiable.relaxations import Clock
+from naswot.differentiable.tasks import Pair, Task
+from naswot.errors import DivergedError, OptionError
+from naswot.seeding import derive_seed, random_state, seeded, set_random_state
+from naswot.space import SearchSpace
+from naswot.supernet import MixedSupernet, Mixing, make_supernet
+from naswot.types import Genotype
+
+
+class Monitor(Protocol):
+    """Measures something after an epoch; it leaves no trace in the session."""
+
+    every: int
+
+    def measure(self, session: SearchSession) -> dict[str, float]:
+        """What it found, by name."""
+        ...
+
+
+class SearchSession:
+    """A context in which a supernet is searched; afterwards the global random states are as they were.
+
+    Args:
+        space: has a supernet.
+        task: what is learned.
+        plan: how.
+        seed: of everything random.
+        build: options of the supernet, such as ``width`` and ``n_cells``.
+        device: where it is trained.
+        monitors: what is measured after the epochs.
+    Attributes:
+        supernet: of the present stage.
+        relaxation: the plan's, with what it has learned.
+        epoch: number of epochs done; a search that went back has a longer history.
+        clock: epoch within the stage while it runs.
+        steps: number of steps of the alphas so far.
+        history: one mapping for each epoch that was run.
+        stopped: why the search ended before its last epoch.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Task,
+        plan: SearchPlan,
+        *,
+        seed: int = 0,
+        build: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        monitors: Sequence[Monitor] = (),
+    ) -> None:
+        self.space, self.task, self.plan, self.seed, self.device = space, task, plan, seed, device
+        self.build, self.monitors = dict(build or {}), tuple(monitors)
+        self.relaxation = copy.deepcopy(plan.relaxation)
+        self.hooks = copy.deepcopy(plan.hooks)
+        self.epoch = self.steps = self.stage_number = 0
+        self.history: list[dict[str, Any]] = []
+        self.stopped: str | None = None
+        self.snapshots: dict[int, dict[str, Any]] = {}
+        self._result_epoch: int | None = None
+        self._allowed: dict[str, Tensor] | None = None
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._exit.enter_context(seeded(derive_seed(self.seed, "supernet search")))
+        try:
+            for hook in self.hooks:
+                self._allowed = hook.allowed(self) or self._allowed
+            self.begin_stage()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    # ------------------------------------------------------------------------------------------------------- its parts
+
+    @property
+    def stage(self) -> Stage:
+        """The present stage."""
+        return self.plan.stages[self.stage_number]
+
+    @property
+    def clock(self) -> Clock:
+        """Epoch within the present stage, that which runs or comes next."""
+        before = sum(stage.epochs for stage in self.plan.stages[: self.stage_number])
+        return Clock(self.epoch - before, self.stage.epochs)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.stopped is not None or self.epoch >= self.plan.epochs
+
+    def build_supernet(self) -> MixedSupernet:
+        """An untrained supernet of the present stage, with the options that are allowed now."""
+        options = {**self.plan.supernet_options, **self.task.build, **self.build}
+        if self.stage.more_cells:
+            if "n_cells" not in options:
+                raise OptionError(
+                    f"stages with more cells need n_cells=, the cells of the first, for {self.space.name}"
+                )
+            options["n_cells"] += self.stage.more_cells
+        supernet = make_supernet(self.space, allowed=self._allowed, **options)
+        if not any(int(supernet.allowed(g.name).sum(1).max()) > 1 for g in supernet.groups):
+            raise OptionError(f"every decision of {self.space.name} has one option only: there is nothing to search")
+        return supernet
+
+    def begin_stage(self) -> None:
+        """Build supernet and optimizers of the present stage anew."""
+        with seeded(derive_seed(self.seed, "supernet", self.stage_number)):
+            self.supernet = self.build_supernet().to(self.device)
+            for group in self.supernet.groups:
+                self.supernet.alphas[group.name].data.copy_(self.relaxation.initial(group))
+        how, slow = self.plan.weights, self.plan.alphas
+        self.weight_optimizer = torch.optim.SGD(
+            self.supernet.weight_parameters(),
+            how.learning_rate,
+            momentum=how.momentum,
+            nesterov=how.nesterov,
+            weight_decay=how.weight_decay,
+        )
+        self.schedule = CosineAnnealingLR(self.weight_optimizer, self.stage.epochs, eta_min=how.final_learning_rate)
+        self.alpha_optimizer = torch.optim.Adam(
+            self.supernet.architecture_parameters(), slow.learning_rate, slow.betas, weight_decay=slow.weight_decay
+        )
+        for module in self.supernet.modules():
+            if isinstance(getattr(module, "skip_dropout", None), float):
+                setattr(module, "skip_dropout", self.stage.skip_dropout)  # noqa: B010
+        if self.plan.resource is not None:
+            self.plan.resource.begin(self.supernet, self.task)
+        for hook in self.hooks:
+            hook.begin_stage(self)
+
+    # ------------------------------------------------------------------------------------------------------- one epoch
+
+    def next_epoch(self) -> dict[str, Any]:
+        """Train for one epoch and measure; the row that is added to the history."""
+        if self.clock.epoch == self.clock.epochs:
+            self._end_stage()
+        for hook in self.hooks:
+            hook.before_epoch(self)
+        self.supernet.train()
+        rate = self.weight_optimizer.param_groups[0]["lr"]
+        total = 0.0
+        for number, batch in enumerate(self.task.train_batches(self.epoch)):
+            total += self.step(batch, number)
+        self.schedule.step()
+        self.relaxation.after_epoch(self)
+        self.epoch += 1
+        row: dict[str, Any] = {"epoch": self.epoch, "stage": self.stage_number, "train_loss": total / self.task.steps}
+        found = self.relaxation.genotype(self.supernet)
+        row |= {"learning_rate": rate, "arch": "" if found is None else self.space.format(found)}
+        for monitor in self.monitors:
+            if self.epoch % monitor.every == 0:
+                row |= monitor.measure(self)
+        self.history.append(row)
+        self._keep_snapshot()
+        for hook in self.hooks:
+            hook.after_epoch(self)
+        return row
+
+    def step(self, batch: Pair, number: int) -> float:
+        """One step of the alphas, where it is their turn, then one of the weights; the training loss.
+
+        Raises:
+            DivergedError: if a loss or an alpha is not finite.
+        """
+        plan, clock, architect = self.plan, self.clock, self.plan.architect
+        learns = architect is not None and clock.epoch >= self.stage.warmup and number % plan.alphas.every == 0
+        together = learns and architect is not None and architect.single_level
+        if learns and architect is not None and not together:
+            self._architecture_step(architect, batch)
+        mixing = (self.relaxation.for_architecture if together else self.relaxation.for_weights)(self.supernet, clock)
+        if plan.perturbation is not None:
+            mixing = plan.perturbation(mixing, self.supernet, clock, lambda other: self.loss(other, batch))
+        loss = objective = self.loss(mixing, batch)
+        if together and plan.resource is not None:
+            objective = plan.resource.add(loss, self.supernet, mixing)
+        value = float(loss.detach())
+        self._check(math.isfinite(value), f"the training loss is {value}")
+        self.weight_optimizer.zero_grad(set_to_none=True)
+        self.alpha_optimizer.zero_grad(set_to_none=True)
+        objective.backward()
+        if plan.weights.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.supernet.weight_parameters(), plan.weights.clip_norm)
+        self.weight_optimizer.step()
+        if together:
+            self._learn_alphas()
+        return value
+
+    def _architecture_step(self, architect: Architect, batch: Pair) -> None:
+        group = self.weight_optimizer.param_groups[0]
+        found, loss = architect.gradients(
+            Bilevel(
+                train_loss=lambda: self.loss(self._soft(), batch),
+                valid_loss=self._valid_loss(self.task.valid_batch(self.steps)),
+                weights=self.supernet.weight_parameters(),
+                alphas=self.supernet.architecture_parameters(),
+                learning_rate=group["lr"],
+                momentum=group["momentum"],
+                weight_decay=group["weight_decay"],
+                buffers=[
+                    self.weight_optimizer.state.get(w, {}).get("momentum_buffer")
+                    for w in self.supernet.weight_parameters()
+                ],
+            )
+        )
+        self.steps += 1
+        self._check(math.isfinite(loss), f"the loss of the architecture is {loss}")
+        for alpha, slope in zip(self.supernet.architecture_parameters(), found, strict=True):
+            alpha.grad = slope
+        self._learn_alphas()
+
+    def _soft(self) -> Mixing:
+        return self.relaxation.for_architecture(self.supernet, self.clock)
+
+    def _valid_loss(self, batch: Pair) -> Any:
+        def loss() -> Tensor:
+            mixing = self._soft()
+            found = self.loss(mixing, batch)
+            resource = self.plan.resource
+            return found if resource is None else resource.add(found, self.supernet, mixing)
+
+        return loss
+
+    def _learn_alphas(self) -> None:
+        alphas = self.supernet.architecture_parameters()
+        if self.plan.alphas.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(alphas, self.plan.alphas.clip_norm)
+        self.relaxation.before_step(self.supernet)
+        self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad(set_to_none=True)
+        self.relaxation.after_step(self.supernet)
+        finite = all(bool(torch.isfinite(alpha).all()) for alpha in alphas)
+        self._check(finite, "an architecture parameter is no finite number")
+
+    def _check(self, good: bool, what: str) -> None:
+        if not good:
+            raise DivergedError(
+                f"the search diverged: {what} in epoch {self.epoch + 1} of {self.plan.epochs}; the checkpoint of "
+                f"the epoch before is kept; take a smaller learning rate than {self.plan.weights.learning_rate:g} "
+                f"(weights) or {self.plan.alphas.learning_rate:g} (alphas), or a smaller clip_norm"
+            )
+
+    def loss(self, mixing: Mixing, batch: Pair) -> Tensor:
+        """() loss of a batch at a mixing."""
+        return self.task.loss(self.supernet, mixing, batch)
+
+    def alpha_gradient(self, batch: Pair) -> list[Tensor]:
+        """Gradient of the loss of a batch with respect to each alpha."""
+        return gradient(self.loss(self._soft(), batch), self.supernet.architecture_parameters())
+
+    def _end_stage(self) -> None:
+        keep = self.stage.keep
+        if keep is not None:
+            expected = self.relaxation.expected(self.supernet)
+            groups = self.supernet.operation_groups
+            self._allowed = {g.name: _largest(expected[g.name], self.supernet.allowed(g.name), keep) for g in groups}
+        self.stage_number += 1
+        self.begin_stage()
+
+    # ------------------------------------------------------------------------------------------------------ the result
+
+    def genotype_of_result(self) -> Genotype:
+        """The architecture of the epoch that counts: the last one, or that which a stopping rule goes back to.
+
+        Raises:
+            OptionError: if the relaxation tells no architecture.
+        """
+        arch = next(row["arch"] for row in reversed(self.history) if row["epoch"] == self.result_epoch)
+        if not arch:
+            raise OptionError(
+                f"{type(self.relaxation).__name__} has no parameters that tell an architecture; take a selection that "
+                "compares several by the weights of the supernet"
+            )
+        return self.space.parse(arch)
+
+    @property
+    def result_epoch(self) -> int:
+        """The epoch, from 1, whose architecture counts."""
+        return self.epoch if self._result_epoch is None else self._result_epoch
+
+    def stop(self, reason: str, *, epoch: int | None = None) -> None:
+        """End the search after this epoch.
+
+        Args:
+            reason: in a few words.
+            epoch: the one whose architecture counts; None: the present one.
+        """
+        self.stopped, self._result_epoch = reason, epoch
+
+    def rewind(self, epoch: int) -> None:
+        """Go back to the state after an epoch, with its weights, alphas and random states; the history stays.
+
+        Raises:
+            OptionError: if that state was not kept; see :attr:`Hook.keeps`.
+        """
+        if epoch not in self.snapshots:
+            raise OptionError(f"the state after epoch {epoch} was not kept, only those of {sorted(self.snapshots)}")
+        state = self.snapshots[epoch]
+        self.snapshots = {number: kept for number, kept in self.snapshots.items() if number <= epoch}
+        self._load(state)
+
+    def _keep_snapshot(self) -> None:
+        keeps = max((hook.keeps for hook in self.hooks), default=0)
+        if keeps:
+            self.snapshots[self.epoch] = copy.deepcopy(self._state())
+            self.snapshots = {n: kept for n, kept in self.snapshots.items() if n > self.epoch - keeps}
+
+    # ----------------------------------------------------------------------------------------------------- its memory
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "stage": self.stage_number,
+            "allowed": self._allowed,
+            "supernet": self.supernet.state_dict(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "relaxation": self.relaxation.state_dict(),
+            "random": random_state(),
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        if (state["stage"], state["allowed"]) != (self.stage_number, None) or self._allowed is not None:
+            self.stage_number, self._allowed = state["stage"], state["allowed"]
+            self.epoch = state["epoch"]
+            self.begin_stage()
+        self.epoch, self.steps = state["epoch"], state["steps"]
+        self.supernet.load_state_dict(state["supernet"])
+        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.relaxation.load_state_dict(state["relaxation"])
+        set_random_state(state["random"])
+
+    def state(self) -> dict[str, Any]:
+        """Everything that has to be kept to go on."""
+        return {
+            **self._state(),
+            "history": self.history,
+            "stopped": self.stopped,
+            "result_epoch": self._result_epoch,
+            "snapshots": self.snapshots,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self._load(state)
+        self.history, self.stopped = state["history"], state["stopped"]
+        self._result_epoch, self.snapshots = state["result_epoch"], state["snapshots"]
+
+
+def _largest(weights: Tensor, allowed: Tensor, keep: int) -> Tensor:
+    """(rows, options) bool: the ``keep`` options of each row of largest weight among the allowed."""
+    ranked = weights.masked_fill(~allowed, -math.inf).argsort(dim=1, descending=True, stable=True)
+    kept = torch.zeros_like(allowed).scatter_(1, ranked[:, :keep], value=True)
+    return kept & allowed

@@ -1,0 +1,1 @@
+"""One supernet for each file; a space finds its own by name."""
