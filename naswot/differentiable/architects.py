@@ -63,7 +63,7 @@ class FirstOrder(Architect):
 
 @dataclass(frozen=True)
 class SingleLevel(Architect):
-    """No bilevel problem at all: alphas and weights take their gradients from one backward pass of the training loss."""
+    """No bilevel problem: alphas and weights learn from the same backward pass of the training loss."""
 
     single_level: ClassVar[bool] = True
 
