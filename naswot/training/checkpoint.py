@@ -19,7 +19,7 @@ from naswot.evaluate import batch_digest
 from naswot.types import Batch
 
 _FORMAT: Final = 1
-_NAMES: Final = {"recipe": "recipe", "seed": "seed", "model": "network or first weights", "train": "training images"}
+_NAMES: Final = {"model": "network or first weights", "train": "training images", "valid": "validation images"}
 
 
 def identify(
@@ -59,7 +59,7 @@ def digest_of(model: nn.Module) -> str:
 
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write the state of a training; a reader, or a crash, sees the old file or the whole new one.
+    """Write the state of a training or a search; a reader, or a crash, sees the old file or the whole new one.
 
     Several processes may train the same side by side: each goes on from its own state, and all come to the same bits.
 
@@ -106,4 +106,4 @@ def _difference(key: str, old: Any, new: Any) -> str:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
         return ", ".join(f"its {name} is {old.get(name)}, not {new.get(name)}" for name in names)
-    return f"its {_NAMES.get(key, 'validation images')} differ" + (f" ({old}, not {new})" if key == "seed" else "")
+    return f"its {_NAMES[key]} differ" if key in _NAMES else f"its {key} is {old}, not {new}"
