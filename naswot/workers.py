@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.managers import SyncManager
 from typing import Any, TypeVar
 
 import torch
@@ -56,6 +57,17 @@ def deaths_explained() -> Iterator[None]:
             "a worker process died, perhaps for want of memory; what was finished is kept: run again, with fewer "
             f"workers or a smaller batch if it repeats ({error})"
         ) from error
+
+
+@contextmanager
+def message_queue() -> Iterator[Any]:
+    """A queue by which the workers of any pool can tell something to this process while they run."""
+    manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
+    manager.start(_begin_worker, (os.getpid(),))
+    try:
+        yield manager.Queue()
+    finally:
+        manager.shutdown()
 
 
 def results_of(
