@@ -12,9 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LinearLR, LRScheduler
 
 from naswot.differentiable.architects import Architect, FirstOrder
 from naswot.differentiable.relaxations import Clock, Relaxation, Softmax
@@ -81,6 +83,11 @@ class Hook:
 class Selection(ABC):
     """Reads the architecture off when the search is over."""
 
+    needs_search: ClassVar[bool] = True
+    """Whether there must be epochs before it; a plan without any has one stage of 0 epochs."""
+    needs_mixture: ClassVar[bool] = False
+    """Whether it needs a relaxation at whose expected weights the network means something."""
+
     @abstractmethod
     def select(self, session: SearchSession) -> Genotype:
         """The architecture."""
@@ -116,14 +123,47 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSteps:
-    """SGD of the weights: learning rate along a cosine by epochs, clipping, decay."""
+    """SGD of the weights: learning rate by epochs, clipping, decay.
+
+    Args:
+        learning_rate: of the first epoch.
+        final_learning_rate: where the schedule of a stage ends.
+        schedule: ``"cosine"``, ``"linear"``, or ``"cosine_restarts"``: cycles that begin anew, each twice as long as
+            the one before.
+        cycles: of restarts.
+        momentum: of SGD.
+        nesterov: its kind.
+        weight_decay: of SGD.
+        clip_norm: largest norm of the gradient; None: any.
+    Raises:
+        OptionError: if there is no such schedule.
+    """
 
     learning_rate: float = 0.025
     final_learning_rate: float = 0.001
+    schedule: Literal["cosine", "linear", "cosine_restarts"] = "cosine"
+    cycles: int = 4
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 3e-4
     clip_norm: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        known = ("cosine", "linear", "cosine_restarts")
+        if self.schedule not in known or self.cycles < 1:
+            raise OptionError(
+                f"expected a schedule of {', '.join(known)} with at least one cycle, but got {self.schedule!r} with "
+                f"{self.cycles}"
+            )
+
+    def scheduler(self, optimizer: Optimizer, epochs: int) -> LRScheduler:
+        """The schedule of a stage, to be stepped after each epoch."""
+        if self.schedule == "linear":
+            return LinearLR(optimizer, 1.0, self.final_learning_rate / self.learning_rate, total_iters=epochs)
+        if self.schedule == "cosine":
+            return CosineAnnealingLR(optimizer, epochs, eta_min=self.final_learning_rate)
+        first = max(1, round(epochs / (2**self.cycles - 1)))
+        return CosineAnnealingWarmRestarts(optimizer, first, T_mult=2, eta_min=self.final_learning_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +225,13 @@ class SearchPlan:
             )
         if self.resource is not None and self.architect is None:
             raise OptionError("a resource term is part of the architect's loss, but there is no architect")
-        if not self.stages or min(stage.epochs for stage in self.stages) < 1:
+        if self.selection.needs_mixture and not self.relaxation.mixed:
+            raise OptionError(
+                f"{type(self.selection).__name__} looks at the mixture of all options, which means nothing under "
+                f"{type(self.relaxation).__name__}; take another one of the two"
+            )
+        untrained = not self.selection.needs_search and [stage.epochs for stage in self.stages] == [0]
+        if not untrained and (not self.stages or min(stage.epochs for stage in self.stages) < 1):
             raise OptionError(f"expected stages of at least one epoch each, but got {self.stages}")
 
     @property
@@ -202,9 +248,13 @@ class SearchPlan:
     def lasting(self, epochs: int) -> SearchPlan:
         """The same with another number of epochs in all; stages and warm-ups keep their shares, rounded.
 
+        A plan of no epochs stays as it is.
+
         Raises:
             OptionError: if there are fewer epochs than stages.
         """
+        if self.epochs == 0:
+            return self
         if epochs < len(self.stages):
             raise OptionError(f"expected at least one epoch for each of {len(self.stages)} stages, but got {epochs}")
         bounds = [0]

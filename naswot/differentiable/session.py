@@ -15,7 +15,6 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from naswot.differentiable.architects import Architect, Bilevel, gradient
 from naswot.differentiable.plan import SearchPlan, Stage
@@ -142,7 +141,7 @@ class SearchSession:
             nesterov=how.nesterov,
             weight_decay=how.weight_decay,
         )
-        self.schedule = CosineAnnealingLR(self.weight_optimizer, self.stage.epochs, eta_min=how.final_learning_rate)
+        self.schedule = how.scheduler(self.weight_optimizer, self.stage.epochs)
         self.alpha_optimizer = torch.optim.Adam(
             self.supernet.architecture_parameters(), slow.learning_rate, slow.betas, weight_decay=slow.weight_decay
         )
@@ -302,6 +301,10 @@ class SearchSession:
     def result_epoch(self) -> int:
         """The epoch, from 1, whose architecture counts."""
         return self.epoch if self._result_epoch is None else self._result_epoch
+
+    @result_epoch.setter
+    def result_epoch(self, epoch: int) -> None:
+        self._result_epoch = epoch
 
     def stop(self, reason: str, *, epoch: int | None = None) -> None:
         """End the search after this epoch.
