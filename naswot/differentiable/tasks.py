@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,11 @@ class Task(ABC):
     @abstractmethod
     def loss(self, supernet: MixedSupernet, mixing: Mixing, batch: Pair) -> Tensor:
         """() mean loss of a batch, nats."""
+
+    def reward(self, supernet: MixedSupernet, mixing: Mixing, batch: Pair) -> float:
+        """How well the network does on one batch, higher is better, from 0 to 1: the inverse perplexity."""
+        with torch.no_grad():
+            return math.exp(-float(self.loss(supernet, mixing, batch)))
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -151,6 +157,12 @@ class ImageTask(Task):
         images, labels = batch
         smoothing = self.label_smoothing if supernet.training else 0.0
         return F.cross_entropy(logits_of(supernet(images, mixing)), labels, label_smoothing=smoothing)
+
+    def reward(self, supernet: MixedSupernet, mixing: Mixing, batch: Pair) -> float:
+        """Share of images whose largest logit is the right one."""
+        images, labels = batch
+        with torch.no_grad():
+            return float((logits_of(supernet(images, mixing)).argmax(dim=1) == labels).float().mean())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy in percent and cross-entropy in nats on all validation images, in evaluation mode."""
