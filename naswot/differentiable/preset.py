@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from naswot.differentiable.plan import SearchPlan
 from naswot.errors import OptionError
@@ -31,10 +31,15 @@ class Preset:
         """First sentence of its description."""
         return (inspect.getdoc(self.make) or "").partition("\n")[0]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword options of :attr:`make` with their defaults."""
+        return {name: p.default for name, p in inspect.signature(self.make).parameters.items()}
+
 
 presets: Registry[Preset] = Registry("preset", "naswot.presets", "naswot list presets")
 
-Make = Callable[..., SearchPlan | tuple[SearchPlan, ...]]
+Make = TypeVar("Make", bound=Callable[..., SearchPlan | tuple[SearchPlan, ...]])
 
 
 def register_preset(reference: str) -> Callable[[Make], Make]:
