@@ -1,18 +1,24 @@
 """Architects: the gradient of the validation loss with respect to the architecture parameters.
 
 Paper: Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv:1806.09055, section 2.3. Original code:
-github.com/quark0/darts, ``cnn/architect.py``.
+github.com/quark0/darts, ``cnn/architect.py``. Differences: the second order restores the weights from a copy instead of
+adding and subtracting; all its passes see the same random numbers, so that it differentiates one function also where
+paths are dropped; the product with the Hessian can also be had exactly.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from naswot.errors import OptionError
+from naswot.seeding import preserve_random_state
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Bilevel:
         momentum: of SGD.
         weight_decay: of SGD.
         buffers: momentum of each weight so far; None before its first step.
+        statistics: what passes change beside the parameters, such as running means.
     """
 
     train_loss: Callable[[], Tensor]
@@ -38,6 +45,7 @@ class Bilevel:
     momentum: float = 0.0
     weight_decay: float = 0.0
     buffers: Sequence[Tensor | None] = ()
+    statistics: Sequence[Tensor] = ()
 
 
 class Architect(ABC):
@@ -48,7 +56,7 @@ class Architect(ABC):
 
     @abstractmethod
     def gradients(self, problem: Bilevel) -> tuple[list[Tensor], float]:
-        """Gradient of each alpha (zeros where none reaches it), and the validation loss at the weights as they are."""
+        """Gradient of each alpha (zeros where none reaches it), and the loss that was looked at."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,114 @@ class FirstOrder(Architect):
         """One backward pass."""
         loss = problem.valid_loss()
         return gradient(loss, problem.alphas), float(loss.detach())
+
+
+@dataclass(frozen=True)
+class SecondOrder(Architect):
+    r"""The gradient at the weights after their next step, which depend on the alphas too.
+
+    .. math:: \nabla_\alpha L_{val}(w', \alpha) - \eta \nabla^2_{\alpha, w} L_{train}(w, \alpha) \, v, \quad
+        w' = w - \eta (\mu b + \nabla_w L_{train} + \lambda w), \quad v = \nabla_{w'} L_{val}(w', \alpha)
+
+    with momentum :math:`\mu b` and weight decay :math:`\lambda`. Running statistics see the training batch in three
+    passes (in two if exact) and the validation batch, which goes through the unrolled weights, not at all, as in the
+    original. Clipping and Nesterov's form of the step are left out.
+
+    Args:
+        radius: length of the step to either side by which the product with the Hessian is taken as a difference.
+        exact: take it by a second derivative instead, which needs more memory.
+    Raises:
+        OptionError: if the radius is not positive.
+    """
+
+    radius: float = 0.01
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0.0:
+            raise OptionError(f"expected a positive radius of the finite difference, but got {self.radius}")
+
+    def gradients(self, problem: Bilevel) -> tuple[list[Tensor], float]:
+        """Four passes forward and backward."""
+        n = len(problem.alphas)
+        with preserve_random_state():
+            step = _next_step(problem)
+        with _kept(problem.weights), _kept(problem.statistics), preserve_random_state():
+            _move(problem.weights, step, -problem.learning_rate)
+            loss = problem.valid_loss()
+            found = gradient(loss, [*problem.alphas, *problem.weights])
+        direct, v = found[:n], found[n:]
+        product = exact_product(problem, v) if self.exact else difference_product(problem, v, self.radius)
+        slopes = [d - problem.learning_rate * p for d, p in zip(direct, product, strict=True)]
+        return slopes, float(loss.detach())
+
+
+def _next_step(problem: Bilevel) -> list[Tensor]:
+    """Direction in which SGD goes next, without clipping, against the sign of the weights."""
+    slopes = gradient(problem.train_loss(), problem.weights)
+    buffers = problem.buffers or [None] * len(slopes)
+    step = []
+    for w, slope, buffer in zip(problem.weights, slopes, buffers, strict=True):
+        direction = slope + problem.weight_decay * w.detach()
+        step.append(direction if buffer is None else direction + problem.momentum * buffer)
+    return step
+
+
+def difference_product(problem: Bilevel, v: Sequence[Tensor], radius: float = 0.01) -> list[Tensor]:
+    """Mixed second derivative of the training loss times a vector, by a central difference of two gradients.
+
+    Args:
+        problem: its weights come back bit for bit.
+        v: of the shapes of the weights.
+        radius: length of the step to either side.
+    Returns:
+        One tensor for each alpha; zeros if ``v`` is zero.
+    """
+    length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in v]))
+    if not length:
+        return [torch.zeros_like(alpha) for alpha in problem.alphas]
+    scale = float(radius / length)
+    with _kept(problem.weights), preserve_random_state():
+        _move(problem.weights, v, scale)
+        above = gradient(problem.train_loss(), problem.alphas)
+    with _kept(problem.weights):
+        _move(problem.weights, v, -scale)
+        below = gradient(problem.train_loss(), problem.alphas)
+    return [(a - b) / (2.0 * scale) for a, b in zip(above, below, strict=True)]
+
+
+def exact_product(problem: Bilevel, v: Sequence[Tensor]) -> list[Tensor]:
+    """The same by differentiating twice.
+
+    Args:
+        problem: unchanged.
+        v: of the shapes of the weights.
+    """
+    weights = list(problem.weights)
+    slopes = torch.autograd.grad(problem.train_loss(), weights, create_graph=True, allow_unused=True)
+    along = [(slope * part).sum() for slope, part in zip(slopes, v, strict=True) if slope is not None]
+    total = torch.stack(along).sum()
+    if not total.requires_grad:
+        return [torch.zeros_like(alpha) for alpha in problem.alphas]
+    return gradient(total, problem.alphas)
+
+
+@contextmanager
+def _kept(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Put them back bit for bit."""
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+
+
+@torch.no_grad()
+def _move(weights: Sequence[Tensor], by: Sequence[Tensor], scale: float) -> None:
+    for w, direction in zip(weights, by, strict=True):
+        w.add_(direction, alpha=scale)
 
 
 @dataclass(frozen=True)
@@ -73,7 +189,7 @@ class SingleLevel(Architect):
         return gradient(loss, problem.alphas), float(loss.detach())
 
 
-def gradient(loss: Tensor, of: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Gradient of a () loss, zeros where it does not depend on a parameter."""
+def gradient(loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
+    """Gradient of a () loss, zeros where it does not depend on a tensor."""
     found = torch.autograd.grad(loss, list(of), allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(of, found, strict=True)]

@@ -223,6 +223,11 @@ class SearchPlan:
                 f"{type(self.perturbation).__name__} perturbs weights that are all positive, as those of Softmax, but "
                 f"those of {type(self.relaxation).__name__} are not; leave one of the two out"
             )
+        if self.perturbation is not None and self.architect is not None and self.architect.single_level:
+            raise OptionError(
+                f"{type(self.perturbation).__name__} perturbs the steps of the weights only, but with "
+                f"{type(self.architect).__name__} these are those of the alphas too; take FirstOrder"
+            )
         if self.resource is not None and self.architect is None:
             raise OptionError("a resource term is part of the architect's loss, but there is no architect")
         if self.selection.needs_mixture and not self.relaxation.mixed:

@@ -225,6 +225,7 @@ class SearchSession:
                     self.weight_optimizer.state.get(w, {}).get("momentum_buffer")
                     for w in self.supernet.weight_parameters()
                 ],
+                statistics=list(self.supernet.buffers()),
             )
         )
         self.steps += 1
