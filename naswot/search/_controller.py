@@ -24,7 +24,6 @@ from naswot.types import Genotype
 SKIP = "skip"
 """Kind of a decision whether an earlier layer feeds this one."""
 
-_INIT = 0.08
 _CHUNK = 256  # sequences drawn at once after some that were all invalid
 
 Pick = Callable[[int, Tensor], Tensor]
@@ -57,6 +56,22 @@ class Walk(NamedTuple):
     entropies: Tensor
 
 
+class Squash(NamedTuple):
+    """Keeps logits within bounds, so that the policy stays ready to try: ``bound * tanh(logits / temperature)``.
+
+    Args:
+        bound: c, the tanh constant of ENAS.
+        temperature: T.
+    """
+
+    bound: float
+    temperature: float
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits of the same shape."""
+        return self.bound * torch.tanh(logits / self.temperature)
+
+
 class Controller(nn.Module):
     """Stacked LSTM with a softmax and an embedding for each kind of decision, and anchor points for skips.
 
@@ -68,12 +83,24 @@ class Controller(nn.Module):
         space: what is decided.
         hidden: units of each LSTM layer, also the size of embeddings.
         n_layers: LSTM layers.
-        seed: of the weights, uniform in [-0.08, 0.08].
+        seed: of the weights.
+        spread: they are uniform in [-spread, spread].
+        squash: applied to all logits, such as :class:`Squash`; None: they stay as they are.
     """
 
-    def __init__(self, space: SearchSpace, *, hidden: int, n_layers: int, seed: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        hidden: int,
+        n_layers: int,
+        seed: int,
+        spread: float = 0.08,
+        squash: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.hidden, self.n_layers, self._n_positions = hidden, n_layers, len(space.choices)
+        self._squash: Callable[[Tensor], Tensor] = squash or (lambda logits: logits)
         self.steps, sizes = plan(space)
         with seeded(seed):
             self.cells = nn.ModuleList(nn.LSTMCell(hidden, hidden) for _ in range(n_layers))
@@ -84,7 +111,7 @@ class Controller(nn.Module):
             self.current = nn.Linear(hidden, hidden, bias=False)  # W_curr
             self.anchor = nn.Linear(hidden, 1, bias=False)  # v
             for parameter in self.parameters():
-                nn.init.uniform_(parameter, -_INIT, _INIT)
+                nn.init.uniform_(parameter, -spread, spread)
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> Walk:
         """Log-probabilities of given genotypes, with gradients."""
@@ -101,6 +128,11 @@ class Controller(nn.Module):
             return (sums <= uniform[:, position : position + 1]).sum(1)
 
         return self._walk(n, pick)
+
+    @torch.no_grad()
+    def greedy(self) -> Genotype:
+        """The sequence that takes the likeliest option at every step; it need not be an architecture."""
+        return tuple(self._walk(1, lambda _, table: table.argmax(1)).genes[0].tolist())
 
     def skip_logits(self, earlier: Tensor, state: Tensor) -> Tensor:
         """Of ``P(j feeds i)``: anchor states (n, j, hidden) and the present one (n, hidden) give (n, j)."""
@@ -134,10 +166,10 @@ class Controller(nn.Module):
     def _tables(self, step: Step, output: Tensor, anchors: list[Tensor]) -> Iterable[Tensor]:
         """Log-probabilities (n, options) for each position of a step."""
         if step.kind is not None:
-            return [functional.log_softmax(self.heads[step.kind](output), 1)]
+            return [functional.log_softmax(self._squash(self.heads[step.kind](output)), 1)]
         if not anchors:
             return []
-        logits = self.skip_logits(torch.stack(anchors, 1), output)
+        logits = self._squash(self.skip_logits(torch.stack(anchors, 1), output))
         return torch.stack([functional.logsigmoid(-logits), functional.logsigmoid(logits)], -1).unbind(1)
 
 
