@@ -83,6 +83,10 @@ class DivergedError(TrainingError):
     """The training loss is no longer finite; the message says when, and at which learning rate."""
 
 
+class ConvergenceError(NaswotError, ArithmeticError):
+    """An iteration that did not reach its tolerance; the message says how near it came, and what helps."""
+
+
 class MemoryShortageError(TrainingError):
     """A batch did not fit into memory; the message names a smaller one."""
 
