@@ -40,6 +40,7 @@ def names_of(kind: str) -> list[str]:
     """Sorted names of proxies, spaces, data sets, benchmarks or search strategies."""
     from naswot.benchmark import list_benchmarks
     from naswot.data import list_data
+    from naswot.differentiable.preset import list_presets
     from naswot.proxy import list_proxies
     from naswot.searcher import list_searchers
     from naswot.space import list_spaces
@@ -50,6 +51,7 @@ def names_of(kind: str) -> list[str]:
         "data": list_data,
         "benchmarks": list_benchmarks,
         "searchers": list_searchers,
+        "strategies": lambda: sorted([*list_searchers(), *list_presets()]),
     }[kind]()
 
 

@@ -29,9 +29,9 @@ STRATEGY_OPTIONS = (
     click.option("--train", is_flag=True, help="Really train: screen, train the best briefly, the finalist fully."),
     click.option(
         "--strategy",
-        type=shared.RegistryName("searchers"),
+        type=shared.RegistryName("strategies"),
         help="Search by it; regularized_evolution(population=20) binds an option. "
-        "With --train cascade, with --benchmark random.",
+        "With --train cascade, with --benchmark random. Methods with a supernet too, such as darts.",
     ),
     click.option("--benchmark", "table", metavar="NAME[/DATASET[/METRIC]]", help="Look trainings up in a benchmark."),
     click.option("--objective", multiple=True, metavar="SUM", help="To maximise: a score, or 'naswot - 1e-6*params'."),
@@ -58,6 +58,18 @@ STRATEGY_OPTIONS = (
     click.option("--keep", type=_POSITIVE, help="How many of these begin the search; by default up to 10."),
     click.option("--prescreen", default=1, type=_POSITIVE, help="Of so many alternatives take the best by score."),
     click.option("--reject-below", type=float, help="Drop what scores below this quantile, such as 0.5."),
+    click.option("--search-epochs", type=_POSITIVE, help="Of a supernet; by default those of the paper."),
+    click.option(
+        "--seeds", default=1, show_default=True, type=_POSITIVE, help="Searches by a supernet, from --seed on."
+    ),
+    click.option("--supernet", multiple=True, metavar="KEY=VALUE", help="Option of the supernet, such as width=8."),
+    click.option(
+        "--hessian-every",
+        default=1,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Epochs of a supernet between two looks at the Hessian of the architecture; 0: never.",
+    ),
 )
 
 
@@ -75,6 +87,13 @@ def refuse_strategy_options(context: click.Context) -> None:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in of_strategies and source is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[0]} goes with --train, --strategy or --benchmark")
+
+
+def is_preset(text: str) -> bool:
+    """Whether a strategy, as it was asked for, is a method with a supernet."""
+    from naswot.differentiable.preset import list_presets
+
+    return text.partition("(")[0].strip() in list_presets()
 
 
 def named_with_options(text: str) -> tuple[str, dict[str, Any]]:

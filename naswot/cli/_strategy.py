@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,18 +18,17 @@ from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
 from naswot.cli import _search_options as asked
+from naswot.cli._search_parts import benchmark_of, print_finalist, source_of, table_of, train_finalist
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from naswot.benchmark import Benchmark
     from naswot.constraints import StoredCost
     from naswot.data.images import ImageSet
     from naswot.evaluate import Evaluator
     from naswot.evaluators import TrialEvaluator
     from naswot.searching import Record, SearchResult
     from naswot.space import SearchSpace
-    from naswot.table_evaluator import TableEvaluator
     from naswot.training.evaluator import TrainingEvaluator
     from naswot.types import Evaluation
 
@@ -48,15 +46,15 @@ def run_strategy(given: dict[str, Any]) -> None:
     given = {**given, "strategy": given["strategy"] or ("cascade" if given["train"] else "random")}
     if given["train"] and given["table"]:
         raise click.UsageError("--train trains really, --benchmark looks trainings up: give one of them")
-    benchmark = _benchmark(given) if given["table"] else None
+    benchmark = benchmark_of(given) if given["table"] else None
     space = get_space(given["space"]) if benchmark is None else benchmark.space
-    images = run.images_of(_source(given, benchmark), given["data_root"])
+    images = run.images_of(source_of(given, benchmark), given["data_root"])
     build = {} if benchmark is None else benchmark.build
     proxies = run.evaluator_of(given, space, images, build=build, pruned=given["pruned"])
     limited, latency = asked.constrained(given, space, images, proxies.build, benchmark)
     folder = Path(given["out"] or Path("runs") / _folder_name(given, proxies))
     training = _training(given, proxies, images, folder) if given["train"] else None
-    table = None if benchmark is None else _table(given, benchmark)
+    table = None if benchmark is None else table_of(given, benchmark)
     evaluator = _with_more_scores(given, training or table or proxies, proxies, latency)
     objectives = [Objective.parse(text) for text in given["objective"] or evaluator.names[:1]]
     options = {"evaluator": evaluator.describe(), "scores": proxies.describe(), "search": _identity(given)}
@@ -87,7 +85,7 @@ def run_strategy(given: dict[str, Any]) -> None:
             summary = _summary(given, result, space, folder, options)
             _write(result, space, summary, folder)
             if training is not None and result.best is not None:
-                summary["final"] = _final(given, result.best, training, images, folder, progress)
+                summary["final"] = train_finalist(given, result.best.trial.genotype, training, images, folder, progress)
                 write_json(folder / "summary.json", summary)
         except KeyboardInterrupt:
             progress.stop()
@@ -136,26 +134,6 @@ def _folder_name(given: Mapping[str, Any], proxies: Evaluator) -> str:
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-def _benchmark(given: Mapping[str, Any]) -> Benchmark:
-    from naswot.benchmark import get_benchmark
-
-    benchmark = get_benchmark(given["table"].partition("/")[0], given["data_root"])
-    if _is_given("space") and benchmark.space.name != given["space"]:
-        raise click.UsageError(f"{benchmark.name} is about the space {benchmark.space.name}, not {given['space']}")
-    return benchmark
-
-
-def _source(given: Mapping[str, Any], benchmark: Benchmark | None) -> dict[str, Any]:
-    """Images as asked for, or those on which the benchmark's networks were trained."""
-    if benchmark is None or _is_given("data") or not benchmark.images:
-        return {"data": given["data"], "size": given["size"]}
-    return {**benchmark.images, "size": given["size"] or benchmark.images.get("size")}
-
-
-def _is_given(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-
-
 def _with_more_scores(
     given: Mapping[str, Any], main: TrialEvaluator, proxies: Evaluator, latency: StoredCost
 ) -> TrialEvaluator:
@@ -191,56 +169,6 @@ def _training(given: Mapping[str, Any], proxies: Evaluator, images: ImageSet, fo
         folder=folder,
         inherits=strategy == "large_scale_evolution",
     )
-
-
-def _table(given: Mapping[str, Any], benchmark: Benchmark) -> TableEvaluator:
-    from naswot.table_evaluator import TableEvaluator
-
-    _, _, rest = given["table"].partition("/")
-    dataset, _, metric = rest.partition("/")
-    dataset = dataset or benchmark.datasets[0]
-    metrics = benchmark.metrics(dataset)
-    metric = metric or ("valid_accuracy" if "valid_accuracy" in metrics else "test_accuracy")
-    if metric.startswith("test"):
-        click.echo(f"note: the search chooses by {metric}: what it finds is no estimate for new images", err=True)
-    return TableEvaluator(benchmark, dataset, metric, epochs=given["epochs"])
-
-
-def _final(
-    given: Mapping[str, Any],
-    best: Record,
-    training: TrainingEvaluator,
-    images: ImageSet,
-    folder: Path,
-    progress: Progress,
-) -> dict[str, object]:
-    """Train the winner from scratch on all training images, and look at the test images once."""
-    import torch
-
-    from naswot._files import whole_file
-    from naswot.data import get_data
-    from naswot.evaluate import single_thread
-    from naswot.searcher import Trial
-    from naswot.seeding import derive_seed
-    from naswot.training.loop import test_accuracy, train
-
-    alone = Trial(0, best.trial.genotype)
-    recipe = training.recipe_for(alone)
-    bar = progress.add_task("finalist, all images, epochs", total=recipe.epochs, rate="")
-
-    def after(epoch: int, metrics: Mapping[str, float]) -> None:
-        progress.update(bar, completed=epoch, rate=f"loss {metrics['train_loss']:.3g}")
-
-    with single_thread():
-        model = training.model(alone)
-        checkpoint = folder / "unfinished" / f"final-{best.trial.number}.pt"
-        seed = derive_seed(given["seed"], "final")
-        train(model, images, None, recipe, seed=seed, checkpoint=checkpoint, device=given["device"], on_epoch=after)
-        held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
-        found = test_accuracy(model, held_out)
-    with whole_file(folder / "weights.pt") as part:
-        torch.save(model.state_dict(), part)
-    return {"test_accuracy": found, "epochs": recipe.epochs, "weights": str(folder / "weights.pt")}
 
 
 # --------------------------------------------------------------------------------------------------------------- output
@@ -321,21 +249,10 @@ def _print(result: SearchResult, space: SearchSpace, summary: dict[str, Any], gi
     seconds = f"{summary['seconds']:,.1f} s" + (" of training, by the table" if given["table"] else "")
     what = f"a front of {len(rows)} out of " if len(result.objectives) > 1 else ""
     console.print(f"{what}{summary['trials']} trials in {seconds}{scored}{failed}", soft_wrap=True)
-    if "test_accuracy" in summary["final"]:
-        final = summary["final"]
-        told = f"winner, trained on all images for {final['epochs']} epochs"
-        console.print(f"{told}: {final['test_accuracy']:.2f} % test accuracy", soft_wrap=True)
-        console.print(f"to take it away: {_export_command(summary, given)}", markup=False, soft_wrap=True)
+    if summary["final"]:
+        print_finalist(console, summary["final"], summary["winner"]["arch"], space.name, given)
     files = ", ".join(sorted(p.name for p in Path(summary["folder"]).iterdir() if p.is_file() and "-" not in p.suffix))
     console.print(f"{summary['folder']}: {files}", soft_wrap=True)
-
-
-def _export_command(summary: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The command that writes the winner with its weights as plain PyTorch."""
-    words = ["naswot", "export", summary["winner"]["arch"], "--space", summary["options"]["evaluator"]["space"]]
-    words += [word for pair in given["build"] for word in ("--build", pair)]
-    words += ["--size", str(given["size"])] if given["size"] else []
-    return shlex.join([*words, "--weights", str(summary["final"]["weights"]), "--to", "winner.py"])
 
 
 def _best_first(result: SearchResult) -> list[Record]:

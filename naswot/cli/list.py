@@ -14,16 +14,23 @@ if TYPE_CHECKING:
 
     from naswot.searcher import Searcher
 
-_KINDS = ("proxies", "aggregates", "spaces", "searchers", "data", "models")
+_SHORT = {
+    "proxies": ("name", "passes", "what"),
+    "searchers": ("name", "objectives", "what"),
+    "presets": ("name", "what"),
+}
+_KINDS = ("proxies", "aggregates", "spaces", "searchers", "presets", "data", "models")
 
 
 def _rows(kind: str) -> list[dict[str, str]]:
     from naswot.catalogue import proxy_rows
     from naswot.data import data_sets
+    from naswot.differentiable.preset import presets
     from naswot.models import SOURCES
     from naswot.ranking import aggregates
     from naswot.searcher import searchers
     from naswot.space import spaces
+    from naswot.supernet import list_supernets
 
     if kind == "proxies":
         return proxy_rows()
@@ -33,11 +40,28 @@ def _rows(kind: str) -> list[dict[str, str]]:
             for name, a in aggregates
         ]
     if kind == "spaces":
+        with_supernet = list_supernets()
         return [
-            {"name": name, "architectures": f"{space.size:,}", "reference": space.reference} for name, space in spaces
+            {
+                "name": name,
+                "architectures": f"{space.size:,}",
+                "supernet": "yes" if name in with_supernet else "",
+                "reference": space.reference,
+            }
+            for name, space in spaces
         ]
     if kind == "searchers":
         return [_searcher_row(name, cls) for name, cls in searchers]
+    if kind == "presets":
+        return [
+            {
+                "name": name,
+                "what": preset.summary,
+                "options": ", ".join(f"{option}={value!r}" for option, value in preset.options.items()),
+                "reference": preset.reference,
+            }
+            for name, preset in presets
+        ]
     if kind == "data":
         return [{"name": name, "what": (load.__doc__ or "").partition("\n")[0]} for name, load in data_sets]
     return [{"name": source} for source in SOURCES]
@@ -60,7 +84,9 @@ def _searcher_row(name: str, cls: type[Searcher]) -> dict[str, str]:
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(kind: str | None, as_json: bool) -> None:
-    """List what is installed: proxies, aggregates, spaces, search strategies, data sets, forms of a model's name.
+    """List what is installed: proxies, aggregates, spaces, strategies, presets, data sets, forms of a model's name.
+
+    Searchers ask for architectures and are told what these are worth; presets are methods that train a supernet.
 
     \b
     Examples:
@@ -79,7 +105,7 @@ def command(kind: str | None, as_json: bool) -> None:
             _AT_LENGTH[kind](console, row)
         return
     for title, rows in tables.items():
-        shown = {"proxies": ("name", "passes", "what"), "searchers": ("name", "objectives", "what")}.get(title)
+        shown = _SHORT.get(title)
         _print_table(console, title, [{key: row[key] for key in shown} for row in rows] if shown else rows)
 
 
@@ -98,18 +124,18 @@ def _print_proxy(console: Console, row: dict[str, str]) -> None:
     console.print(Padding(Text(row["reference"], style="dim"), (0, 0, 1, 4)))
 
 
-def _print_searcher(console: Console, row: dict[str, str]) -> None:
+def _print_strategy(console: Console, row: dict[str, str]) -> None:
     """Everything about one strategy, at any width of the screen."""
     from rich.padding import Padding
     from rich.text import Text
 
     console.print(Text.assemble((row["name"], "bold"), "  ", row["what"]))
-    several = "; several objectives" if row["objectives"] == "several" else ""
+    several = "; several objectives" if row.get("objectives") == "several" else ""
     console.print(Padding(Text(f"{row['options'] or 'no options'}{several}"), (0, 0, 0, 4)))
     console.print(Padding(Text(row["reference"], style="dim"), (0, 0, 1, 4)))
 
 
-_AT_LENGTH = {"proxies": _print_proxy, "searchers": _print_searcher}
+_AT_LENGTH = {"proxies": _print_proxy, "searchers": _print_strategy, "presets": _print_strategy}
 
 
 def _print_table(console: Console, title: str, rows: list[dict[str, str]]) -> None:

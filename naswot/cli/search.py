@@ -17,7 +17,7 @@ import click
 from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
-from naswot.cli._search_options import refuse_strategy_options, strategy_options
+from naswot.cli._search_options import is_preset, refuse_strategy_options, strategy_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -74,7 +74,9 @@ def command(**given: Any) -> None:
     the finalist fully, on one part of the training images and chosen by the other; then the finalist is trained on all
     of them and meets the test images once. --strategy searches in another way (`naswot list searchers`): with --train
     by real training, with --benchmark by looking trainings up, without either by the scores. --objective, --max-params
-    and the like, budgets and --warm-up, --prescreen, --reject-below go with all of them.
+    and the like, budgets and --warm-up, --prescreen, --reject-below go with all of them. The strategies of `naswot list
+    presets` (DARTS and its family, one-shot methods) train one supernet on half of the images for --search-epochs and
+    choose by the other half; --seeds, --supernet and --hessian-every go with these.
 
     Results go to a run folder at once; the same command goes on where an earlier one was stopped, a larger --number
     adds to it, and of more --proxies only the new ones are worked out. table.csv and the picture (drawn where params is
@@ -90,7 +92,12 @@ def command(**given: Any) -> None:
       naswot search --train --strategy "regularized_evolution(population=5)" --evaluations 20 --warm-up 50 --keep 5
       naswot search --benchmark nasbench201_digits --strategy regularized_evolution --evaluations 50
       naswot search --strategy nsga2 --objective naswot --objective=-params -n 200
+      naswot search --strategy sdarts_rs --supernet width=8 --supernet n_cells=1 --search-epochs 10
     """
+    if given["strategy"] and is_preset(given["strategy"]):
+        from naswot.cli._supernet import run_supernet
+
+        return run_supernet(given)
     if given["train"] or given["strategy"] is not None or given["table"]:
         from naswot.cli._strategy import run_strategy
 

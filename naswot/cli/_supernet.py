@@ -1,0 +1,287 @@
+"""``naswot search`` by one supernet: DARTS and its family, and the one-shot methods."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from naswot._json import for_json, write_json
+from naswot.cli import _options as shared
+from naswot.cli import _run as run
+from naswot.cli import _search_options as asked
+from naswot.cli import _search_parts as parts
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from naswot.benchmark import Benchmark
+    from naswot.data.images import ImageSet
+    from naswot.differentiable.plan import SearchPlan
+    from naswot.differentiable.runs import RunKey, SupernetRun, SupernetRuns
+    from naswot.differentiable.searching import Row
+    from naswot.differentiable.session import Monitor
+    from naswot.evaluators import TrialEvaluator
+    from naswot.space import SearchSpace
+    from naswot.store import ResultStore
+    from naswot.training.evaluator import TrainingEvaluator
+
+_USED = (
+    *("space", "data", "data_root", "size", "batch_size", "seed", "device", "workers", "out", "as_json"),
+    *("strategy", "train", "table", "epochs", "brief_epochs", "recipe", "valid_fraction", "build"),
+    *("search_epochs", "seeds", "supernet", "hessian_every"),
+)
+_SHOWN = {"train_loss": "loss", "valid_accuracy": "accuracy", "discretisation_gap": "gap", "eigenvalue": "eigenvalue"}
+
+
+def run_supernet(given: dict[str, Any]) -> None:
+    """Search by a supernet from every seed, judge what was found, write the run folder, print."""
+    from naswot.differentiable.runs import ImageTasks, run_searches
+    from naswot.space import get_space
+    from naswot.workers import available_cores, worker_pool
+
+    _refuse_other_options()
+    benchmark = parts.benchmark_of(given) if given["table"] else None
+    space = get_space(given["space"]) if benchmark is None else benchmark.space
+    images = run.images_of(parts.source_of(given, benchmark), given["data_root"])
+    plans = _plans(given)
+    seeds = tuple(range(given["seed"], given["seed"] + given["seeds"]))
+    train, valid = _parts(given, images, plans[0])
+    device = shared.checked_device(given["device"])
+    judge = _judge(given, space, train, valid, benchmark, len(plans) > 1)
+    monitors = _monitors(given, plans[0])
+    build = shared.key_values(given["supernet"])
+    tasks = ImageTasks(train, valid, device)
+    options = _options(space, given, plans, monitors, build, judge, tasks)
+    folder = Path(given["out"] or Path("runs") / _folder_name(given, space, options))
+    workers = min(given["workers"] or (available_cores() if device == "cpu" else 1), len(seeds) * len(plans))
+    with (
+        run.open_store(folder, options, device) as store,
+        run.progress(given["as_json"]) as progress,
+        worker_pool(workers) as executor,
+    ):
+        try:
+            runs = run_searches(
+                space,
+                tasks,
+                plans,
+                seeds=seeds,
+                build=build,
+                device=device,
+                monitors=monitors,
+                folder=folder / "checkpoints",
+                judge=judge,
+                executor=executor,
+                on_epoch=_told(progress, store, space, plans[0].epochs, given["seeds"] * len(plans)),
+            )
+            summary = _summary(given, runs, judge, folder, options)
+            _write(runs, summary, folder)
+            if given["train"]:
+                summary["final"] = _final(given, space, train, valid, images, runs.best, folder, progress)
+                write_json(folder / "summary.json", summary)
+        except KeyboardInterrupt:
+            progress.stop()
+            run.stopped(store, folder)
+    _print(runs, summary, given)
+
+
+def _refuse_other_options() -> None:
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in _USED and source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} does not go with a search by a supernet")
+
+
+def _plans(given: Mapping[str, Any]) -> tuple[SearchPlan, ...]:
+    from dataclasses import replace
+
+    from naswot.differentiable.preset import get_plans
+
+    name, options = asked.named_with_options(given["strategy"])
+    plans = get_plans(name, **options)
+    if given["search_epochs"] is not None:
+        plans = tuple(plan.lasting(given["search_epochs"]) for plan in plans)
+    if parts.is_given("batch_size"):
+        plans = tuple(replace(plan, batch_size=given["batch_size"]) for plan in plans)
+    return plans
+
+
+def _parts(given: Mapping[str, Any], images: ImageSet, plan: SearchPlan) -> tuple[ImageSet, ImageSet]:
+    from naswot.training.splits import three_way_split
+
+    fraction = given["valid_fraction"] if parts.is_given("valid_fraction") else plan.valid_fraction
+    return three_way_split(images, valid_fraction=fraction, seed=given["seed"])
+
+
+def _monitors(given: Mapping[str, Any], plan: SearchPlan) -> tuple[Monitor, ...]:
+    from naswot.differentiable.monitors import default_monitors
+
+    learns = plan.architect is not None
+    return default_monitors(hessian_every=given["hessian_every"] if learns else 0)
+
+
+def _judge(
+    given: Mapping[str, Any],
+    space: SearchSpace,
+    train: ImageSet,
+    valid: ImageSet,
+    benchmark: Benchmark | None,
+    several: bool,
+) -> TrialEvaluator | None:
+    """What values an architecture: the benchmark, or a brief training where there is something to choose."""
+    if benchmark is not None:
+        return parts.table_of(given, benchmark)
+    if given["seeds"] == 1 and not several:
+        return None
+    return _training(given, space, train, valid, given["brief_epochs"])
+
+
+def _training(
+    given: Mapping[str, Any], space: SearchSpace, train: ImageSet, valid: ImageSet, epochs: int
+) -> TrainingEvaluator:
+    from naswot.training.evaluator import TrainingEvaluator
+    from naswot.training.recipe import get_recipe
+
+    recipe = get_recipe(given["recipe"], epochs=epochs)
+    build = {"n_classes": train.n_classes, "in_channels": train.shape[0], **shared.key_values(given["build"])}
+    return TrainingEvaluator(space, train, valid, recipe, seed=given["seed"], build=build, device=given["device"])
+
+
+def _options(
+    space: SearchSpace,
+    given: Mapping[str, Any],
+    plans: tuple[SearchPlan, ...],
+    monitors: tuple[Monitor, ...],
+    build: Mapping[str, Any],
+    judge: TrialEvaluator | None,
+    tasks: Any,
+) -> dict[str, object]:
+    """Everything that determines the numbers, but for the seeds, of which more may be added."""
+    about = {"space": space.name, "strategy": given["strategy"], "supernet": dict(build)}
+    told = {"judge": None if judge is None else judge.describe(), "monitors": [repr(m) for m in monitors]}
+    task = tasks(plans[0], given["seed"]).describe()
+    return {**about, **told, "plans": [plan.describe() for plan in plans], "task": task}
+
+
+def _folder_name(given: Mapping[str, Any], space: SearchSpace, options: Mapping[str, object]) -> str:
+    digest = blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=3).hexdigest()
+    name = asked.named_with_options(given["strategy"])[0]
+    return f"{name}-{space.name}-{given['data']}-seed{given['seed']}-{digest}"
+
+
+def _told(
+    progress: Progress, store: ResultStore, space: SearchSpace, epochs: int, n: int
+) -> Callable[[RunKey, Row], None]:
+    """What moves the bars, one for each search, and keeps what every epoch measured."""
+    from naswot.differentiable.runs import seed_of
+    from naswot.types import Evaluation
+
+    bars: dict[RunKey, Any] = {}
+    rows: dict[RunKey, int] = {}
+
+    def told(key: RunKey, row: Row) -> None:
+        if key not in bars:
+            what = f"seed {key.seed}" + (f", plan {key.variant + 1}" if key.variant else "") if n > 1 else "epochs"
+            bars[key] = progress.add_task(what, total=epochs, rate="")
+        shown = [f"{short} {row[name]:.3g}" for name, short in _SHOWN.items() if name in row]
+        shown += [f"{row['n_skips']:g} skips"] if "n_skips" in row else []
+        progress.update(bars[key], completed=row["epoch"], rate=", ".join(shown))
+        if "warning" in row:
+            progress.console.print(f"epoch {row['epoch']}: {row['warning']}", markup=False)
+        numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
+        rows[key] = max(rows.get(key, 0) + 1, row["epoch"])
+        genotype = space.parse(row["arch"]) if row["arch"] else ()
+        store.append(Evaluation(genotype, row["arch"] or "-", numbers, {}, seed_of(key), repeat=rows[key]))
+
+    return told
+
+
+def _final(
+    given: Mapping[str, Any],
+    space: SearchSpace,
+    train: ImageSet,
+    valid: ImageSet,
+    images: ImageSet,
+    best: SupernetRun,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, object]:
+    training = _training(given, space, train, valid, asked.full_epochs(given))
+    return parts.train_finalist(given, best.genotype, training, images, folder, progress)
+
+
+def _summary(
+    given: Mapping[str, Any],
+    runs: SupernetRuns,
+    judge: TrialEvaluator | None,
+    folder: Path,
+    options: Mapping[str, object],
+) -> dict[str, Any]:
+    def told(one: SupernetRun) -> dict[str, Any]:
+        about = {"seed": one.key.seed, "plan": one.key.variant, "arch": one.arch, "epoch": one.epoch}
+        last = for_json({k: v for k, v in one.history[-1].items() if isinstance(v, int | float)})
+        rest = {"stopped": one.stopped, "seconds": round(one.seconds, 2), "value": one.value, "error": one.error}
+        return {**about, **rest, "last_epoch": last}
+
+    return {
+        "command": "search",
+        "strategy": given["strategy"],
+        "folder": str(folder),
+        "options": for_json(dict(options)),
+        "judged_by": None if judge is None else judge.names[0],
+        "searches": [told(one) for one in runs.runs],
+        "seeds": [one.key.seed for one in runs.by_seed],
+        "mean": runs.mean,
+        "spread": runs.spread,
+        "best": told(runs.best),
+        "final": {},
+    }
+
+
+def _write(runs: SupernetRuns, summary: dict[str, Any], folder: Path) -> None:
+    from naswot.plots_supernet import plot_trajectories
+
+    names = list(dict.fromkeys(name for one in runs.runs for row in one.history for name in row))
+    with (folder / "epochs.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["seed", "plan", *names])
+        for one in runs.runs:
+            writer.writerows([one.key.seed, one.key.variant, *map(row.get, names)] for row in one.history)
+    write_json(folder / "summary.json", summary)
+    histories = {f"seed {one.key.seed}": one.history for one in runs.by_seed}
+    plot_trajectories(histories, folder / "epochs.png", title=summary["strategy"])
+
+
+def _print(runs: SupernetRuns, summary: dict[str, Any], given: Mapping[str, Any]) -> None:
+    if given["as_json"]:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    from rich.table import Table
+
+    console = shared.console()
+    judged = summary["judged_by"]
+    numbers = [name for name in (*_SHOWN, "n_skips") if name in runs.best.history[-1]]
+    table = Table("seed", "epoch", box=None, pad_edge=False)
+    for name in [*numbers, *([judged] if judged else [])]:
+        table.add_column(_SHOWN.get(name, name), justify="right", no_wrap=True)
+    table.add_column("arch", overflow="fold", min_width=30)
+    for one in runs.by_seed:
+        last = [shared.number(one.history[-1][name]) for name in numbers]
+        value = [] if not judged else ["-" if one.value is None else shared.number(one.value)]
+        table.add_row(str(one.key.seed), str(one.epoch), *last, *value, one.arch)
+    console.print(table, "")
+    for one in runs.by_seed:
+        if one.stopped:
+            console.print(f"seed {one.key.seed}: {one.stopped}", markup=False, soft_wrap=True)
+    if runs.spread is not None:
+        told = f"{judged} {runs.mean:.2f} ± {runs.spread:.2f} over {len(runs.values)} seeds"
+        console.print(f"{told}; best of {len(runs.values)}: {shared.number(runs.best.value or 0.0)}", soft_wrap=True)
+    parts.print_finalist(console, summary["final"], runs.best.arch, summary["options"]["space"], given)
+    files = ", ".join(sorted(p.name for p in Path(summary["folder"]).iterdir() if p.is_file() and "-" not in p.suffix))
+    console.print(f"{summary['folder']}: {files}", soft_wrap=True)
