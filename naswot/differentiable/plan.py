@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -56,12 +56,21 @@ class Resource(ABC):
     def add(self, loss: Tensor, supernet: MixedSupernet, mixing: Mixing) -> Tensor:
         """The loss with the cost in it, () with a graph."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be kept to go on with the same costs."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Go on from a state."""
+
 
 class Hook:
     """Something that is done at the turns of a search; a part that needs one turn only overrides that."""
 
-    keeps: ClassVar[int] = 0
-    """For how many epochs back :meth:`~naswot.differentiable.session.SearchSession.rewind` must be possible."""
+    @property
+    def keeps(self) -> int:
+        """How many epochs' states are kept for :meth:`~naswot.differentiable.session.SearchSession.rewind`."""
+        return 0
 
     def allowed(self, session: SearchSession) -> dict[str, Tensor] | None:  # noqa: ARG002
         """Options that are to be left, by group, judged before the search; None: all.

@@ -30,10 +30,13 @@ from naswot.types import Genotype
 class Monitor(Protocol):
     """Measures something after an epoch; it leaves no trace in the session."""
 
-    every: int
+    @property
+    def every(self) -> int:
+        """Epochs between two measurements."""
+        ...
 
-    def measure(self, session: SearchSession) -> dict[str, float]:
-        """What it found, by name."""
+    def measure(self, session: SearchSession) -> dict[str, Any]:
+        """What it found, by name: numbers, or a text for the reader under a name that ends in ``warning``."""
         ...
 
 
@@ -72,7 +75,7 @@ class SearchSession:
         self.space, self.task, self.plan, self.seed, self.device = space, task, plan, seed, device
         self.build, self.monitors = dict(build or {}), tuple(monitors)
         self.relaxation = copy.deepcopy(plan.relaxation)
-        self.hooks = copy.deepcopy(plan.hooks)
+        self.hooks, self.resource = copy.deepcopy(plan.hooks), copy.deepcopy(plan.resource)
         self.epoch = self.steps = self.stage_number = 0
         self.history: list[dict[str, Any]] = []
         self.stopped: str | None = None
@@ -148,8 +151,8 @@ class SearchSession:
         for module in self.supernet.modules():
             if isinstance(getattr(module, "skip_dropout", None), float):
                 setattr(module, "skip_dropout", self.stage.skip_dropout)  # noqa: B010
-        if self.plan.resource is not None:
-            self.plan.resource.begin(self.supernet, self.task)
+        if self.resource is not None:
+            self.resource.begin(self.supernet, self.task)
         for hook in self.hooks:
             hook.begin_stage(self)
 
@@ -196,8 +199,8 @@ class SearchSession:
         if plan.perturbation is not None:
             mixing = plan.perturbation(mixing, self.supernet, clock, lambda other: self.loss(other, batch))
         loss = objective = self.loss(mixing, batch)
-        if together and plan.resource is not None:
-            objective = plan.resource.add(loss, self.supernet, mixing)
+        if together and self.resource is not None:
+            objective = self.resource.add(loss, self.supernet, mixing)
         value = float(loss.detach())
         self._check(math.isfinite(value), f"the training loss is {value}")
         self.weight_optimizer.zero_grad(set_to_none=True)
@@ -241,8 +244,7 @@ class SearchSession:
         def loss() -> Tensor:
             mixing = self._soft()
             found = self.loss(mixing, batch)
-            resource = self.plan.resource
-            return found if resource is None else resource.add(found, self.supernet, mixing)
+            return found if self.resource is None else self.resource.add(found, self.supernet, mixing)
 
         return loss
 
@@ -347,6 +349,7 @@ class SearchSession:
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "relaxation": self.relaxation.state_dict(),
+            "resource": {} if self.resource is None else self.resource.state_dict(),
             "random": random_state(),
         }
 
@@ -361,6 +364,8 @@ class SearchSession:
         self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.relaxation.load_state_dict(state["relaxation"])
+        if self.resource is not None:
+            self.resource.load_state_dict(state["resource"])
         set_random_state(state["random"])
 
     def state(self) -> dict[str, Any]:
