@@ -42,7 +42,7 @@ def search(space: str, method: str, seed: int, epochs: int) -> dict[str, Any]:
     result = run_supernet_search(space, *parts, plan, seed=seed, build=BUILD, monitors=monitors)
     row = result.history[-1]
     found = {"space": space, "method": method, "seed": seed} | {name: round(row[name], 5) for name in MEASURES}
-    found |= {"n_skips": row["n_skips"], "seconds": round(result.seconds, 1), "arch": result.arch}
+    found |= {"skips": row["n_skips_normal"], "seconds": round(result.seconds, 1), "arch": result.arch}
     print(found, flush=True)
     return found
 

@@ -54,7 +54,7 @@ def run_supernet(given: dict[str, Any]) -> None:
     train, valid = _parts(given, images, plans[0])
     device = shared.checked_device(given["device"])
     judge = _judge(given, space, train, valid, benchmark, len(plans) > 1)
-    monitors = _monitors(given, plans[0])
+    monitors = _monitors(given)
     build = shared.key_values(given["supernet"])
     tasks = ImageTasks(train, valid, device)
     options = _options(space, given, plans, monitors, build, judge, tasks)
@@ -119,11 +119,11 @@ def _parts(given: Mapping[str, Any], images: ImageSet, plan: SearchPlan) -> tupl
     return three_way_split(images, valid_fraction=fraction, seed=given["seed"])
 
 
-def _monitors(given: Mapping[str, Any], plan: SearchPlan) -> tuple[Monitor, ...]:
-    from naswot.differentiable.monitors import default_monitors
+def _monitors(given: Mapping[str, Any]) -> tuple[Monitor, ...]:
+    from naswot.differentiable.monitors import HessianMonitor, ProjectionMonitor, ShapeMonitor
 
-    learns = plan.architect is not None
-    return default_monitors(hessian_every=given["hessian_every"] if learns else 0)
+    every = given["hessian_every"]
+    return (ProjectionMonitor(), ShapeMonitor(), *([HessianMonitor(every=every)] if every else []))
 
 
 def _judge(
@@ -190,10 +190,12 @@ def _told(
             what = f"seed {key.seed}" + (f", plan {key.variant + 1}" if key.variant else "") if n > 1 else "epochs"
             bars[key] = progress.add_task(what, total=epochs, rate="")
         shown = [f"{short} {row[name]:.3g}" for name, short in _SHOWN.items() if name in row]
-        shown += [f"{row['n_skips']:g} skips"] if "n_skips" in row else []
+        skips = [f"{row[name]:g}" for name in row if name.startswith("n_skips")]
+        shown += [f"{' + '.join(skips)} skips"] if skips else []
         progress.update(bars[key], completed=row["epoch"], rate=", ".join(shown))
-        if "warning" in row:
-            progress.console.print(f"epoch {row['epoch']}: {row['warning']}", markup=False)
+        for name in row:
+            if name.endswith("warning"):
+                progress.console.print(f"epoch {row['epoch']}: {row[name]}", markup=False)
         numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
         rows[key] = max(rows.get(key, 0) + 1, row["epoch"])
         genotype = space.parse(row["arch"]) if row["arch"] else ()
@@ -266,15 +268,16 @@ def _print(runs: SupernetRuns, summary: dict[str, Any], given: Mapping[str, Any]
 
     console = shared.console()
     judged = summary["judged_by"]
-    numbers = [name for name in (*_SHOWN, "n_skips") if name in runs.best.history[-1]]
+    last = runs.best.history[-1]
+    numbers = [name for name in last if name in _SHOWN or name.startswith("n_skips")]
     table = Table("seed", "epoch", box=None, pad_edge=False)
     for name in [*numbers, *([judged] if judged else [])]:
-        table.add_column(_SHOWN.get(name, name), justify="right", no_wrap=True)
+        table.add_column(_SHOWN.get(name, name.removeprefix("n_")), justify="right", no_wrap=True)
     table.add_column("arch", overflow="fold", min_width=30)
     for one in runs.by_seed:
-        last = [shared.number(one.history[-1][name]) for name in numbers]
+        cells = [shared.number(one.history[-1].get(name)) for name in numbers]
         value = [] if not judged else ["-" if one.value is None else shared.number(one.value)]
-        table.add_row(str(one.key.seed), str(one.epoch), *last, *value, one.arch)
+        table.add_row(str(one.key.seed), str(one.epoch), *cells, *value, one.arch)
     console.print(table, "")
     for one in runs.by_seed:
         if one.stopped:

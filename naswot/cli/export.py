@@ -68,6 +68,8 @@ def command(
     if path.suffix not in (".py", ".onnx"):
         raise click.BadParameter(f"expected a file that ends in .py or .onnx, but got {path}", param_hint="--to")
     found = get_space(space)
+    if found.input_kind != "images":
+        raise OptionError(f"networks of {space} read {found.input_kind}; only networks of images can be written")
     genotype = shared.genotype_of(arch, found, seed)
     options = shared.key_values(build) | ({} if n_classes is None else {"n_classes": n_classes})
     model = _built(found, genotype, options, seed)
