@@ -45,7 +45,8 @@ class ConstrainedSpace(SearchSpace):
                 raise OptionError(f"expected a limit of {what} above 0, but got {limit}")
         self.inner, self.limits, self._costs = space, dict(limits), dict(costs)
         self.name, self.reference, self.choices = space.name, space.reference, space.choices  # type: ignore[misc]
-        self.input_size = space.input_size  # type: ignore[misc]
+        self.input_size, self.input_kind = space.input_size, space.input_kind  # type: ignore[misc]
+        self.example_inputs = space.example_inputs  # type: ignore[method-assign]
         self.build = space.build  # type: ignore[method-assign]  # with all options of the whole space
         self._known: dict[tuple[str, Genotype], float] = {}
 

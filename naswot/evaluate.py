@@ -111,6 +111,21 @@ def check_build(space: SearchSpace, build: Mapping[str, Any]) -> None:
         raise OptionError(f"{space.name} cannot be built with {dict(build)}: {error.__cause__}") from error
 
 
+def check_kind(space: SearchSpace, batch: Batch) -> None:
+    """Refuse a batch of another kind than the networks of a space read.
+
+    Raises:
+        OptionError: for images where tokens are read, or the other way round.
+    """
+    kind = "images" if any(t.is_floating_point() or t.dim() > 2 for t in batch.tensors()) else "tokens"
+    if kind != space.input_kind:
+        other = "text, such as naswot.data.text.get_corpus gives" if kind == "images" else "images"
+        raise OptionError(
+            f"networks of {space.name} read {space.input_kind}, but these inputs are {kind}: take another space, or "
+            f"{other}"
+        )
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Scores architectures of one space by some proxies; picklable, so that any executor can run it.
@@ -154,7 +169,7 @@ class Evaluator:
         for proxy in self.names:  # a misspelt name is refused before the first architecture too
             get_proxy(proxy)
         check_build(self.space, self._building)
-        self.batch(0)
+        check_kind(self.space, self.batch(0))
 
     @property
     def _building(self) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import count, product
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from naswot.errors import ArchitectureError, EmptySpaceError
 from naswot.registry import Registry
@@ -16,6 +17,9 @@ from naswot.types import Genotype
 
 _TRIES: Final = 100_000  # draws after which a search by rejection ends
 _CHECK: Final = 1_000  # failed changes after which it is looked up whether there is a neighbour at all
+
+InputKind = Literal["images", "tokens"]
+"""What networks read: images (N, C, H, W), or token ids (N, T)."""
 
 
 class SearchSpace(ABC):
@@ -29,6 +33,7 @@ class SearchSpace(ABC):
     reference: ClassVar[str]
     choices: tuple[int, ...]
     input_size: ClassVar[int] = 32
+    input_kind: ClassVar[InputKind] = "images"
 
     @abstractmethod
     def build(self, genotype: Genotype, *, n_classes: int = 10, in_channels: int = 3) -> nn.Module:
@@ -45,6 +50,17 @@ class SearchSpace(ABC):
         Raises:
             ArchitectureError: naming the first thing that does not fit.
         """
+
+    def example_inputs(
+        self,
+        n: int,
+        *,
+        n_classes: int = 10,  # noqa: ARG002  (the vocabulary, where tokens are read)
+        in_channels: int = 3,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Random inputs that networks built with the same numbers can read: here (n, in_channels, H, W) images."""
+        return torch.randn(n, in_channels, self.input_size, self.input_size, generator=generator)
 
     @property
     def size(self) -> int:

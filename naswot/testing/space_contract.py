@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from naswot.errors import ArchitectureError
+from naswot.errors import ArchitectureError, NoActivationError
 from naswot.scoring import score
 from naswot.seeding import numpy_generator, seeded, torch_generator
 from naswot.space import SearchSpace, get_space
@@ -176,11 +176,10 @@ class SpaceContract:
     @pytest.mark.parametrize(("n_classes", "in_channels"), [(7, 3), (10, 1)])
     def test_networks_give_logits(self, space: SearchSpace, n_classes: int, in_channels: int) -> None:
         """(N, n_classes), for any number of classes and input channels."""
-        shape = (2, in_channels, space.input_size, space.input_size)
-        images = torch.randn(*shape, generator=torch_generator(0))
+        inputs = space.example_inputs(2, n_classes=n_classes, in_channels=in_channels, generator=torch_generator(0))
         for genotype in self.samples(space, self.n_built):
             with seeded(0), torch.no_grad():
-                logits = space.build(genotype, n_classes=n_classes, in_channels=in_channels).eval()(images)
+                logits = space.build(genotype, n_classes=n_classes, in_channels=in_channels).eval()(inputs)
             assert logits.shape == (2, n_classes)
             assert torch.isfinite(logits).all()
 
@@ -195,9 +194,16 @@ class SpaceContract:
         assert any(not torch.equal(value, states[2][key]) for key, value in states[0].items())
 
     def test_networks_can_be_scored(self, space: SearchSpace) -> None:
-        """A number, or -inf."""
-        images = torch.randn(3, 3, space.input_size, space.input_size, generator=torch_generator(0))
+        """A number, or -inf; cells that read tokens may have no activation that counts, but not all of them."""
+        inputs = space.example_inputs(3, generator=torch_generator(0))
+        scores = []
         for genotype in self.samples(space, self.n_built):
             with seeded(0):
                 model = space.build(genotype)
-            assert score(model, images) < math.inf
+            try:
+                scores.append(score(model, inputs))
+            except NoActivationError:
+                if space.input_kind == "images":
+                    raise
+        assert scores
+        assert max(scores) < math.inf

@@ -25,7 +25,7 @@ from naswot.errors import (
     StoreError,
     TrainingError,
 )
-from naswot.evaluate import batch_digest, check_build, fresh_model, single_thread
+from naswot.evaluate import batch_digest, check_build, check_kind, fresh_model, single_thread
 from naswot.inheritance import inherit_weights
 from naswot.searcher import Trial
 from naswot.seeding import derive_seed
@@ -80,6 +80,7 @@ class TrainingEvaluator:
     def __post_init__(self) -> None:
         for data in (self.train, self.valid):
             refuse_test_images(data, "trained on or chosen by in a search")
+            check_kind(self.space, Batch(data.images[:1]))
         if self.inherits and self.folder is None:
             raise StoreError("inherited weights have to lie somewhere; pass folder=")
         check_build(self.space, self._building)

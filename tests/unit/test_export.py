@@ -19,6 +19,8 @@ from naswot.export import export_onnx, export_pytorch
 from naswot.seeding import derive_seed, numpy_generator, seeded, torch_generator
 from naswot.space import get_space, list_spaces
 
+IMAGE_SPACES = [name for name in list_spaces() if get_space(name).input_kind == "images"]
+
 # runs every file where there is no naswot: outputs, parameters and gradients go into one file
 ELSEWHERE = """
 import importlib.util, sys
@@ -85,7 +87,7 @@ def everywhere(tmp_path_factory):
     """By space: the network here, its inputs, and what its file gave in another process."""
     folder = tmp_path_factory.mktemp("export")
     here = {}
-    for name in list_spaces():
+    for name in IMAGE_SPACES:
         space, model = built(name)
         inputs = [images(space, n, seed=9 + n) for n in (2, 1, 3)]
         exported(model, folder / f"{name}.py", inputs, about={"space": name})
@@ -95,7 +97,7 @@ def everywhere(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_spaces())
+@pytest.mark.parametrize("name", IMAGE_SPACES)
 def test_every_space_without_this_package(name, everywhere):
     model, inputs, path, found = everywhere[name]
     with torch.no_grad():
