@@ -2,8 +2,10 @@
 
 Papers: Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv:1806.09055; Radosavovic et al., On
 Network Design Spaces for Visual Recognition, ICCV 2019, arXiv:1905.13214. Original codes: github.com/quark0/darts (the
-networks that are trained after the search, not the supernet) and github.com/facebookresearch/unnas. Differences: a
-factorised reduction takes odd sizes, as in the second one; drop-path works out of place.
+networks that are trained after the search, not the supernet) and github.com/facebookresearch/unnas. Noise is an
+operation of Zela et al., Understanding and Robustifying Differentiable Architecture Search, ICLR 2020,
+arXiv:1909.09656. Differences: a factorised reduction takes odd sizes, as in the second code; drop-path works out of
+place.
 """
 
 from __future__ import annotations
@@ -189,6 +191,18 @@ class _Zero(nn.Module):
         return x[:, :, :: self.stride, :: self.stride].mul(0.0)
 
 
+class _Noise(nn.Module):
+    """Standard normal numbers, drawn anew each time from the global generator of torch, in evaluation too."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), of which nothing comes from the input."""
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
+
+
 class FactorisedReduction(nn.Module):
     """ReLU, then two 1x1 convolutions that read even and odd positions and give half of the channels each."""
 
@@ -244,6 +258,7 @@ def _max_pool(kernel: int, stride: int) -> nn.Module:
 
 OPERATIONS: Final[Mapping[str, Callable[[int, int], nn.Module]]] = {
     "none": lambda c, s: _Zero(s),
+    "noise": lambda c, s: _Noise(s),
     "skip_connect": lambda c, s: nn.Identity() if s == 1 else FactorisedReduction(c, c),
     "avg_pool_3x3": lambda c, s: nn.AvgPool2d(3, s, 1, count_include_pad=False),
     "max_pool_3x3": lambda c, s: _max_pool(3, s),

@@ -2,7 +2,8 @@
 
 Paper: Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv:1806.09055. Original code:
 github.com/quark0/darts. Built is the network that is trained after the search. Differences: those of
-``_cell_network.py``; the edges of a node are ordered by their inputs.
+``_cell_network.py``; the edges of a node are ordered by their inputs. Spaces of the same cells with other operations
+are subclasses of :class:`DARTSCells`.
 """
 
 from __future__ import annotations
@@ -32,24 +33,28 @@ _N_NODES: Final = 4
 _NODES: Final = tuple(range(2, 2 + _N_NODES))
 _PAIRS: Final = {node: tuple(combinations(range(node), 2)) for node in _NODES}
 _CELLS: Final = ("normal", "reduce")
+EDGES: Final = tuple((source, node) for node in _NODES for source in range(node))
+"""(source, node) of all 14 edges that a cell may have; nodes 0 and 1 are the outputs of the two cells before."""
+
+Rows = tuple[tuple[str, ...], ...]
+"""Names of the operations of each of ``EDGES``."""
 
 
-@register_space
-class DARTS(SearchSpace):
+def genes_of(n_operations: int) -> tuple[int, ...]:
+    """Number of options of each gene where every edge has that many operations."""
+    return 2 * tuple(n for node in _NODES for n in (len(_PAIRS[node]), n_operations, n_operations))
+
+
+class DARTSCells(SearchSpace):
     """Genes: of each node of the normal, then of the reduction cell, its two inputs and the operation on each.
 
     The inputs of node ``i`` are one of the pairs of different nodes below ``i``, in lexicographic order, so that no two
     genotypes differ by the order of edges only. Nodes 0 and 1 are the outputs of the two cells before; all others are
-    concatenated.
-
-    Example:
-        >>> DARTS().parse(str(2 * [4 * [(1, 3), (0, 2)]]))[:6]
-        (0, 2, 3, 0, 2, 3)
+    concatenated. Subclasses give ``operations`` and ``choices``.
     """
 
-    name: ClassVar[str] = "darts"
-    reference: ClassVar[str] = "Liu et al., ICLR 2019, arXiv:1806.09055"
-    choices: tuple[int, ...] = 2 * tuple(n for node in _NODES for n in (len(_PAIRS[node]), *2 * (len(OPERATIONS),)))
+    operations: ClassVar[tuple[Rows, Rows]]
+    """Of each edge of the normal and of the reduction cell, the same number of them everywhere."""
 
     def build(
         self,
@@ -97,11 +102,11 @@ class DARTS(SearchSpace):
         """The normal and the reduction cell."""
         genes = iter(self.check(genotype))
         plans = []
-        for _ in _CELLS:
+        for rows in self.operations:
             edges: list[tuple[str, int]] = []
             for node in _NODES:
                 sources = _PAIRS[node][next(genes)]
-                edges += [(OPERATIONS[next(genes)], source) for source in sources]
+                edges += [(rows[EDGES.index((source, node))][next(genes)], source) for source in sources]
             plans.append(CellPlan(tuple(edges), _NODES))
         return plans[0], plans[1]
 
@@ -112,13 +117,14 @@ class DARTS(SearchSpace):
             ArchitectureError: naming the first thing that does not fit.
         """
         genes: list[int] = []
-        for cell in (normal, reduce):
-            edges = read_edges(cell, OPERATIONS, _N_NODES)
+        for cell, rows in zip((normal, reduce), self.operations, strict=True):
+            edges = read_edges(cell, list(dict.fromkeys(name for row in rows for name in row)), _N_NODES)
             for node in _NODES:
                 (first, low), (second, high) = sorted(edges[2 * node - 4 : 2 * node - 2], key=lambda edge: edge[1])
                 if low == high:
                     raise ArchitectureError(f"node {node} reads input {low} twice; expected two different ones")
-                genes += [_PAIRS[node].index((low, high)), OPERATIONS.index(first), OPERATIONS.index(second)]
+                genes += [_PAIRS[node].index((low, high)), _option(rows, low, node, first)]
+                genes.append(_option(rows, high, node, second))
         return tuple(genes)
 
     def format(self, genotype: Genotype) -> str:
@@ -128,6 +134,43 @@ class DARTS(SearchSpace):
             for name, plan in zip(_CELLS, self.cells(genotype), strict=True)
         )
         return f"Genotype({', '.join(fields)})"
+
+    def parse(self, text: str) -> Genotype:
+        """Genotype of such a string.
+
+        Raises:
+            ArchitectureError: naming the first thing that does not fit.
+        """
+        return self.from_cells(*self._read(text, "is no Genotype(...)"))
+
+    def _read(self, text: str, otherwise: str) -> Sequence[Any]:
+        """Pairs of both cells of a string of any form, not yet checked."""
+        try:
+            return self._pairs(ast.parse(text.strip(), mode="eval").body)
+        except ArchitectureError:
+            raise
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+            raise ArchitectureError(f"{text!r} {otherwise}") from error
+
+    def _pairs(self, expression: ast.expr) -> Sequence[Any]:
+        if not isinstance(expression, ast.Call):
+            raise ValueError("no call")
+        return _genotype_fields(expression)
+
+
+@register_space
+class DARTS(DARTSCells):
+    """Cells of four nodes whose edges are one of seven operations.
+
+    Example:
+        >>> DARTS().parse(str(2 * [4 * [(1, 3), (0, 2)]]))[:6]
+        (0, 2, 3, 0, 2, 3)
+    """
+
+    name: ClassVar[str] = "darts"
+    reference: ClassVar[str] = "Liu et al., ICLR 2019, arXiv:1806.09055"
+    choices: tuple[int, ...] = genes_of(len(OPERATIONS))
+    operations: ClassVar[tuple[Rows, Rows]] = ((OPERATIONS,) * len(EDGES),) * 2
 
     def compact(self, genotype: Genotype) -> str:
         """The form of NASLib: ``[[(0, 3), (1, 3), ...], [...]]``, pairs of input and index into the operations."""
@@ -140,17 +183,23 @@ class DARTS(SearchSpace):
         Raises:
             ArchitectureError: naming the first thing that does not fit.
         """
-        try:
-            expression = ast.parse(text.strip(), mode="eval").body
-            if isinstance(expression, ast.Call):
-                return self.from_cells(*_genotype_fields(expression))
-            cells = ast.literal_eval(expression)
-            normal, reduce = ([(_operation(index), source) for source, index in cell] for cell in cells)
-        except ArchitectureError:
-            raise
-        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-            raise ArchitectureError(f"{text!r} is neither Genotype(...) nor a compact cell pair") from error
-        return self.from_cells(normal, reduce)
+        return self.from_cells(*self._read(text, "is neither Genotype(...) nor a compact cell pair"))
+
+    def _pairs(self, expression: ast.expr) -> Sequence[Any]:
+        if isinstance(expression, ast.Call):
+            return super()._pairs(expression)
+        normal, reduce = ast.literal_eval(expression)
+        return [[(_operation(index), source) for source, index in cell] for cell in (normal, reduce)]
+
+
+def _option(rows: Rows, source: int, node: int, name: str) -> int:
+    """Number of an operation among those of an edge."""
+    row = rows[EDGES.index((source, node))]
+    if name not in row:
+        raise ArchitectureError(
+            f"{name!r} is no operation of the edge from {source} to {node}; those are {', '.join(row)}"
+        )
+    return row.index(name)
 
 
 def _operation(index: object) -> str:
