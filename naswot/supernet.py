@@ -151,6 +151,10 @@ class MixedSupernet(nn.Module, ABC):
         found: Tensor = getattr(self, f"allowed_{group}")
         return found
 
+    def takeable(self, strengths: Weights, group: str) -> Tensor:
+        """(rows, options) on the CPU: strengths of the options of a group, -1 where one cannot be taken."""
+        return strengths[group].cpu().masked_fill(~self.allowed(group).cpu(), -1.0)
+
     @property
     def operation_groups(self) -> tuple[Group, ...]:
         """Groups of which one option of each row is taken."""

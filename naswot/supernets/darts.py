@@ -15,16 +15,12 @@ from torch import Tensor, nn
 from naswot.errors import OptionError
 from naswot.spaces._cell_network import OPERATIONS as MODULES
 from naswot.spaces._cell_network import FactorisedReduction, cifar_stem, relu_conv_norm
-from naswot.spaces.darts import OPERATIONS
+from naswot.spaces.darts import EDGES, OPERATIONS, Rows
 from naswot.supernet import Group, MixedSupernet, Mixing, Weights, register_supernet
 from naswot.supernets._edges import MixedEdge, node_sum, search_form
 from naswot.types import Genotype
 
 N_NODES: Final = 4
-EDGES: Final = tuple((source, node) for node in range(2, 2 + N_NODES) for source in range(node))
-"""(source, node) of each row of a group; nodes 0 and 1 are the outputs of the two cells before."""
-
-Rows = tuple[tuple[str, ...], ...]
 
 
 @register_supernet("darts")
@@ -103,7 +99,8 @@ class DARTSSupernet(MixedSupernet):
     def _derive(self, group: Group, strengths: Weights) -> list[tuple[str, int]]:
         found: list[list[tuple[float, int, str]]] = [[] for _ in range(N_NODES)]
         scales = strengths.get(f"{group.name}_inputs")
-        for (source, node), options, row in zip(EDGES, group.options, strengths[group.name].tolist(), strict=True):
+        rows = self.takeable(strengths, group.name).tolist()
+        for (source, node), options, row in zip(EDGES, group.options, rows, strict=True):
             scale = 1.0 if scales is None else float(scales[node - 2, source])
             real = [i for i, name in enumerate(options) if name != "none"]
             best = max(real, key=lambda i: (row[i], -i))

@@ -84,7 +84,7 @@ class NASBench201Supernet(MixedSupernet):
 
     def derive(self, strengths: Weights) -> Genotype:
         """The strongest operation of each edge, none included."""
-        return tuple(strengths["cell"].argmax(1).tolist())
+        return tuple(self.takeable(strengths, "cell").argmax(1).tolist())
 
     def chosen(self, genotype: Genotype) -> dict[str, Tensor]:
         """One operation for each edge."""
