@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import ClassVar, Final
 
@@ -53,13 +53,29 @@ class NASBench1Shot1(SearchSpace):
         """Genotype of the cell in the space ``nasbench101``."""
         return graphs.embed(self._cell(self.check(genotype)))
 
+    @property
+    def n_blocks(self) -> int:
+        """Number of choice blocks."""
+        return len(self.n_parents) - 1
+
+    def parents(self, genotype: Genotype) -> list[tuple[int, ...]]:
+        """Parents of each block, then of the output; block 0 is the input."""
+        return _parents(self.n_parents, self.check(genotype)[self.n_blocks :])
+
+    def from_parents(self, operations: Sequence[int], parents: Sequence[tuple[int, ...]]) -> Genotype:
+        """Genotype of an operation for each block, and the sorted parents of each block and of the output."""
+        chosen = zip(parents, _options(self.n_parents), strict=True)
+        return (*operations, *(options.index(found) for found, options in chosen if len(options) > 1))
+
+    def read_blocks(self, genotype: Genotype) -> tuple[int, ...]:
+        """Blocks that reach the output; all others are left out of the cell."""
+        return _pruned(self.parents(genotype), tuple(range(1, self.n_blocks + 1))).operations
+
     def format(self, genotype: Genotype) -> str:
         """Operation and parents of each block, and the parents of the output."""
         genotype = self.check(genotype)
-        n_blocks = len(self.n_parents) - 1
-        names = [*(OPERATIONS[operation] for operation in genotype[:n_blocks]), "output"]
-        chosen = _parents(self.n_parents, genotype[n_blocks:])
-        blocks = zip(names, chosen, strict=True)
+        names = [*(OPERATIONS[operation] for operation in genotype[: self.n_blocks]), "output"]
+        blocks = zip(names, self.parents(genotype), strict=True)
         return "|".join(f"{name}{_ARROW}{','.join(map(str, parents))}" for name, parents in blocks)
 
     def parse(self, text: str) -> Genotype:
@@ -79,8 +95,7 @@ class NASBench1Shot1(SearchSpace):
                 f"parents, as in {self.format((0,) * len(self.choices))!r}; operations: {', '.join(OPERATIONS)}"
             )
         operations = [OPERATIONS.index(name) for name in names[:-1]]
-        chosen = zip(shown, sets, strict=True)
-        return (*operations, *(options.index(parents) for parents, options in chosen if len(options) > 1))
+        return self.from_parents(operations, [tuple(map(int, parents.split(","))) for parents in shown])
 
     def canonical(self, genotype: Genotype) -> str:
         """The graph hash of NAS-Bench-101, shared by isomorphic cells."""
@@ -104,8 +119,7 @@ class NASBench1Shot1(SearchSpace):
         return map(self._written, graphs.distinct_cells(_first_graphs(self.n_parents)))
 
     def _cell(self, genotype: Genotype) -> Cell:
-        n_blocks = len(self.n_parents) - 1
-        return _pruned(_parents(self.n_parents, genotype[n_blocks:]), genotype[:n_blocks])
+        return _pruned(self.parents(genotype), genotype[: self.n_blocks])
 
     def _written(self, cell: Cell) -> Genotype:
         """Genotype of a cell whose matrix is one of the first: the operations of its blocks, 0 for those left out."""
