@@ -326,7 +326,7 @@ class SearchSession:
         """
         if epoch not in self.snapshots:
             raise OptionError(f"the state after epoch {epoch} was not kept, only those of {sorted(self.snapshots)}")
-        state = self.snapshots[epoch]
+        state = copy.deepcopy(self.snapshots[epoch])  # optimizers take the very tensors that they are given
         self.snapshots = {number: kept for number, kept in self.snapshots.items() if number <= epoch}
         self._load(state)
 
