@@ -78,46 +78,63 @@ class SecondOrder(Architect):
 
     with momentum :math:`\mu b` and weight decay :math:`\lambda`. Running statistics see the training batch in three
     passes (in two if exact) and the validation batch, which goes through the unrolled weights, not at all, as in the
-    original. Clipping and Nesterov's form of the step are left out.
+    original. Nesterov's form of the step is left out, and clipping where none is asked for.
 
     Args:
         radius: length of the step to either side by which the product with the Hessian is taken as a difference.
         exact: take it by a second derivative instead, which needs more memory.
+        clip_norm: largest norm of the gradient of the step and of v, as for recurrent cells in the original; None: any.
     Raises:
-        OptionError: if the radius is not positive.
+        OptionError: if the radius or the norm is not positive.
     """
 
     radius: float = 0.01
     exact: bool = False
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         if not self.radius > 0.0:
             raise OptionError(f"expected a positive radius of the finite difference, but got {self.radius}")
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise OptionError(f"expected a positive clip_norm, or None, but got {self.clip_norm}")
 
     def gradients(self, problem: Bilevel) -> tuple[list[Tensor], float]:
         """Four passes forward and backward."""
         n = len(problem.alphas)
         with preserve_random_state():
-            step = _next_step(problem)
+            step = _next_step(problem, self.clip_norm)
         with _kept(problem.weights), _kept(problem.statistics), preserve_random_state():
             _move(problem.weights, step, -problem.learning_rate)
             loss = problem.valid_loss()
             found = gradient(loss, [*problem.alphas, *problem.weights])
-        direct, v = found[:n], found[n:]
+        direct, v = found[:n], _clipped(found[n:], self.clip_norm)
         product = exact_product(problem, v) if self.exact else difference_product(problem, v, self.radius)
         slopes = [d - problem.learning_rate * p for d, p in zip(direct, product, strict=True)]
         return slopes, float(loss.detach())
 
 
-def _next_step(problem: Bilevel) -> list[Tensor]:
-    """Direction in which SGD goes next, without clipping, against the sign of the weights."""
-    slopes = gradient(problem.train_loss(), problem.weights)
+def _next_step(problem: Bilevel, clip_norm: float | None = None) -> list[Tensor]:
+    """Direction in which SGD goes next, against the sign of the weights."""
+    slopes = _clipped(gradient(problem.train_loss(), problem.weights), clip_norm)
     buffers = problem.buffers or [None] * len(slopes)
     step = []
     for w, slope, buffer in zip(problem.weights, slopes, buffers, strict=True):
         direction = slope + problem.weight_decay * w.detach()
         step.append(direction if buffer is None else direction + problem.momentum * buffer)
     return step
+
+
+def _clipped(slopes: list[Tensor], norm: float | None) -> list[Tensor]:
+    """The same direction, no longer than a norm; None: as long as it is."""
+    if norm is None:
+        return slopes
+    scale = (norm / (_length(slopes) + 1e-6)).clamp(max=1.0)
+    return [slope * scale for slope in slopes]
+
+
+def _length(parts: Sequence[Tensor]) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in parts]))
+    return length
 
 
 def difference_product(problem: Bilevel, v: Sequence[Tensor], radius: float = 0.01) -> list[Tensor]:
@@ -130,7 +147,7 @@ def difference_product(problem: Bilevel, v: Sequence[Tensor], radius: float = 0.
     Returns:
         One tensor for each alpha; zeros if ``v`` is zero.
     """
-    length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in v]))
+    length = _length(v)
     if not length:
         return [torch.zeros_like(alpha) for alpha in problem.alphas]
     scale = float(radius / length)
