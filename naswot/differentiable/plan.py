@@ -97,6 +97,9 @@ class Selection(ABC):
     needs_mixture: ClassVar[bool] = False
     """Whether it needs a relaxation at whose expected weights the network means something."""
 
+    def begin(self, session: SearchSession) -> None:  # noqa: B027
+        """Refuse, before the first epoch, what could not be selected by after the last one."""
+
     @abstractmethod
     def select(self, session: SearchSession) -> Genotype:
         """The architecture."""

@@ -90,6 +90,7 @@ class SearchSession:
             for hook in self.hooks:
                 self._allowed = hook.allowed(self) or self._allowed
             self.begin_stage()
+            self.plan.selection.begin(self)
         except BaseException:
             self._exit.close()
             raise
