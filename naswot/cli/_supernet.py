@@ -256,8 +256,8 @@ def _write(runs: SupernetRuns, summary: dict[str, Any], folder: Path) -> None:
         for one in runs.runs:
             writer.writerows([one.key.seed, one.key.variant, *map(row.get, names)] for row in one.history)
     write_json(folder / "summary.json", summary)
-    histories = {f"seed {one.key.seed}": one.history for one in runs.by_seed}
-    plot_trajectories(histories, folder / "epochs.png", title=summary["strategy"])
+    name = asked.named_with_options(summary["strategy"])[0]
+    plot_trajectories({name: [one.history for one in runs.by_seed]}, folder / "epochs.png", title=summary["strategy"])
 
 
 def _print(runs: SupernetRuns, summary: dict[str, Any], given: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from naswot.differentiable.searching import Row, run_search_of
 from naswot.differentiable.session import Monitor
 from naswot.differentiable.tasks import ImageTask, Task
 from naswot.errors import OptionError
+from naswot.evaluate import single_thread
 from naswot.evaluators import TrialEvaluator, portable
 from naswot.searcher import Trial
 from naswot.seeding import derive_seed
@@ -155,6 +156,8 @@ def run_searches(
 ) -> SupernetRuns:
     """Search from every seed by every plan, and let a judge say what the architectures are worth.
 
+    Each search runs on one thread of torch, so that any number of processes gives the same bits.
+
     Args:
         space: or its name; it must be registered, as processes look it up.
         tasks: makes the task of a plan and a seed, such as :class:`ImageTasks`.
@@ -198,17 +201,18 @@ def seed_of(key: RunKey) -> int:
 def _run(job: _Job, on_epoch: Callable[[RunKey, Row], None]) -> SupernetRun:
     seed = seed_of(job.key)
     path = None if job.folder is None else job.folder / f"seed{job.key.seed}-{job.key.variant}.pt"
-    result = run_search_of(
-        job.space,
-        job.tasks(job.plan, seed),
-        job.plan,
-        seed=seed,
-        build=job.build,
-        device=job.device,
-        monitors=job.monitors,
-        checkpoint=path,
-        on_epoch=lambda row: on_epoch(job.key, row),
-    )
+    with single_thread():
+        result = run_search_of(
+            job.space,
+            job.tasks(job.plan, seed),
+            job.plan,
+            seed=seed,
+            build=job.build,
+            device=job.device,
+            monitors=job.monitors,
+            checkpoint=path,
+            on_epoch=lambda row: on_epoch(job.key, row),
+        )
     value, error = None, None
     if job.judge is not None:
         judged = job.judge.evaluate(Trial(0, result.genotype))
