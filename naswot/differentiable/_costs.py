@@ -69,7 +69,8 @@ class Costs:
 def operation_costs(supernet: MixedSupernet, input_shape: Sequence[int], *, measure: Measure = "params") -> Costs:
     """Measure every option of a supernet, which goes back as it came.
 
-    Weights of edges, and the few operations by which options are mixed, are not counted.
+    Weights of edges, and the few operations by which options are mixed, are not counted; what an edge alone decides on
+    counts as being there.
 
     Args:
         supernet: of images.
@@ -132,7 +133,7 @@ def _one_hot(option: Tensor, options: int) -> Tensor:
 
 
 def _modules_by_option(supernet: MixedSupernet) -> dict[Place, list[nn.Module]]:
-    """Modules that are executed for an option and for no other one, in all cells."""
+    """Modules, in all cells, that are executed where an option is and not where nothing of its row is."""
     found: dict[Place, list[nn.Module]] = {}
     parts = [module for module in supernet.modules() if isinstance(module, Alternatives)]
     nothing: Active = {g.name: tuple(() for _ in g.options) for g in supernet.operation_groups}

@@ -19,7 +19,6 @@ from naswot.differentiable.gumbel import executed, straight_through
 from naswot.differentiable.relaxations import Clock, Relaxation, edge_weights
 from naswot.errors import OptionError
 from naswot.supernet import Group, MixedSupernet, Mixing
-from naswot.types import Genotype
 
 _HAIR: Final = 1e-6
 
@@ -70,16 +69,9 @@ class ProximalOneHot(Relaxation):
         with torch.no_grad():
             return {g.name: _within(supernet, g) for g in supernet.operation_groups} | edge_weights(supernet)
 
-    def genotype(self, supernet: MixedSupernet) -> Genotype:
-        """The nearest architecture by the rule of the space."""
-        with torch.no_grad():  # above 0, so that an alpha of 0 does not tie with an option that there is not
-            raised = {g.name: supernet.alphas[g.name].detach() + 1.0 for g in supernet.operation_groups}
-            strengths = {name: table.mul(supernet.allowed(name)) for name, table in raised.items()}
-            return supernet.derive(strengths | edge_weights(supernet))
-
     def corner(self, supernet: MixedSupernet) -> dict[str, Tensor]:
         """The nearest architecture as weights, (rows, options) float32 of 0 and 1 by group of operations."""
-        chosen = supernet.chosen(self.genotype(supernet))
+        chosen = supernet.chosen(supernet.derive(self.expected(supernet)))
         return {g.name: chosen[g.name].to(supernet.alphas[g.name].device) for g in supernet.operation_groups}
 
     def for_weights(self, supernet: MixedSupernet, clock: Clock) -> Mixing:  # noqa: ARG002
