@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from naswot.differentiable.relaxations import Relaxation
 from naswot.differentiable.spectrum import EXACT_UP_TO, session_curvature, spectrum
 from naswot.errors import ConvergenceError, DivergedError
 from naswot.preserve import Mode, preserve
@@ -41,8 +42,8 @@ _FREE: Final = (*SKIPS, "none", "zero", "noise")
 class HessianMonitor:
     """``eigenvalue`` (largest), ``frobenius_norm`` and ``gradient_norm`` of the validation loss in the alphas.
 
-    Always on the same batch. Nothing is measured where a network that mixes its options means nothing, as with single
-    paths. An eigenvalue that does not converge is told as ``hessian_warning`` instead; the search goes on.
+    Always on the same batch. An eigenvalue that does not converge is told as ``hessian_warning`` instead; the search
+    goes on.
 
     Args:
         every: epochs between two measurements.
@@ -52,6 +53,8 @@ class HessianMonitor:
             by Lanczos iteration and the Frobenius norm is an estimate.
         tolerance: of the Lanczos iteration, relative.
         max_iterations: of the Lanczos iteration.
+        single_paths: measure at the softmax of the alphas also where single paths are trained, so that the mixture is
+            no network that the search knows; otherwise nothing is measured there.
     """
 
     every: int = 1
@@ -60,10 +63,11 @@ class HessianMonitor:
     exact_up_to: int = EXACT_UP_TO
     tolerance: float = 1e-4
     max_iterations: int = 300
+    single_paths: bool = False
 
     def measure(self, session: SearchSession) -> Measures:
         """Three numbers."""
-        if not session.relaxation.mixed:
+        if not self.applies_to(session.relaxation):
             return {}
         try:
             with session_curvature(session, mode=self.mode, decayed=self.decayed) as curvature:
@@ -81,6 +85,10 @@ class HessianMonitor:
             "frobenius_norm": found.frobenius_norm,
             "gradient_norm": found.gradient_norm,
         }
+
+    def applies_to(self, relaxation: Relaxation) -> bool:
+        """Whether it measures anything in a search by this relaxation."""
+        return relaxation.mixed or self.single_paths
 
 
 @dataclass(frozen=True, kw_only=True)

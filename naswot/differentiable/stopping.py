@@ -136,7 +136,7 @@ class EigenvalueStop(Hook):
 
     def begin_stage(self, session: SearchSession) -> None:
         """See that there is an eigenvalue to stop by."""
-        if not session.relaxation.mixed:
+        if not self.how.applies_to(session.relaxation):
             raise OptionError(
                 f"{type(self).__name__} stops by the Hessian at the mixture of all options, but "
                 f"{type(session.relaxation).__name__} trains single paths; take a relaxation that mixes, such as "
