@@ -18,6 +18,7 @@ OPTIONS = {  # what keeps the tests short, and lets 60 trials reach the distinct
     "naswot_search": {"n": 1},
     "nsga2": {"population": 8},
     "predictor": {"n_initial": 10, "n_trees": 5, "n_random": 20, "n_mutated": 20},
+    "spos_evolution": {"population": 12},
     "successive_halving": {"n": 9, "max_epochs": 9},
     "zoph_le": {"hidden": 8, "n_layers": 1},
 }
