@@ -8,6 +8,7 @@ arXiv:1802.03268, where the former is silent.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,8 @@ class Walk(NamedTuple):
     entropies: Tensor
 
 
-class Squash(NamedTuple):
+@dataclass(frozen=True)
+class Squash:
     """Keeps logits within bounds, so that the policy stays ready to try: ``bound * tanh(logits / temperature)``.
 
     Args:
