@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from itertools import islice
+from typing import Any, Final, Literal, Protocol
+
+from torch import nn
 
 from naswot.data.images import ImageSet
 from naswot.errors import NaswotError, OptionError
@@ -24,6 +28,8 @@ from naswot.searcher import Trial
 from naswot.space import SearchSpace
 from naswot.supernet import Supernet
 from naswot.types import Batch, Evaluation, Genotype
+
+_RECALIBRATION_BATCH: Final = 128  # as in SPOS
 
 
 class TrialEvaluator(Protocol):
@@ -210,8 +216,11 @@ class SupernetEvaluator:
         valid: validation images with labels.
         seed: of the search.
         about: which supernet it is, for a store to compare.
+        recalibration: training images from which each sub-network gets its own statistics of batch normalisation,
+            as those of the supernet are averages over all; None: it uses the supernet's.
+        recalibration_batches: of 128 images each, the first ones.
     Raises:
-        OptionError: for images of a test set, by which nothing may be selected.
+        OptionError: for images of a test set, by which nothing may be selected, or fewer than one batch.
     """
 
     epochs = None
@@ -221,11 +230,24 @@ class SupernetEvaluator:
     names = ("supernet_accuracy",)
 
     def __init__(
-        self, supernet: Supernet, valid: ImageSet, *, seed: int = 0, about: Mapping[str, object] | None = None
+        self,
+        supernet: Supernet,
+        valid: ImageSet,
+        *,
+        seed: int = 0,
+        about: Mapping[str, object] | None = None,
+        recalibration: ImageSet | None = None,
+        recalibration_batches: int = 200,
     ) -> None:
-        if valid.split == "test":
-            raise OptionError(f"{valid.name} (test) must not select architectures; split the training images instead")
+        for part in (valid, recalibration):
+            if part is not None and part.split == "test":
+                raise OptionError(
+                    f"{part.name} (test) must not select architectures; split the training images instead"
+                )
+        if recalibration_batches < 1:
+            raise OptionError(f"expected recalibration_batches of at least 1, but got {recalibration_batches}")
         self.supernet, self.space, self.valid, self.seed = supernet, supernet.space, valid, seed
+        self._recalibration, self._n_batches = recalibration, recalibration_batches
         self._about = dict(about or {})
 
     def evaluate(self, trial: Trial) -> Evaluation:
@@ -236,7 +258,7 @@ class SupernetEvaluator:
         start = time.perf_counter()
         error, scores = None, {}
         try:
-            with self.supernet.activate(trial.genotype) as model:
+            with self.supernet.activate(trial.genotype) as model, self._recalibrated(model):
                 images = LabelledImages(self.valid, next(model.parameters()).device)
                 scores = {self.names[0]: evaluate(model, images.batches(EVALUATION_BATCH))["accuracy"]}
         except NaswotError as raised:
@@ -245,10 +267,22 @@ class SupernetEvaluator:
         arch = self.space.format(trial.genotype)
         return Evaluation(trial.genotype, arch, scores, seconds, self.seed, error=error)
 
+    def _recalibrated(self, model: nn.Module) -> AbstractContextManager[None]:
+        if self._recalibration is None:
+            return nullcontext()
+        from naswot.differentiable.picking import recalibrated
+        from naswot.training.splits import LabelledImages
+
+        images = LabelledImages(self._recalibration, next(model.parameters()).device)
+        return recalibrated(model, islice(images.batches(_RECALIBRATION_BATCH), self._n_batches))
+
     def describe(self) -> dict[str, object]:
         """Space, images, and what was told about the supernet."""
-        digest = batch_digest(Batch(*self.valid.tensors()))
-        return {"space": self.space.name, "images": self.valid.name, "digest": digest, "seed": self.seed, **self._about}
+        about: dict[str, object] = {"digest": batch_digest(Batch(*self.valid.tensors())), "seed": self.seed}
+        if self._recalibration is not None:
+            about["recalibration"] = batch_digest(Batch(*self._recalibration.tensors()))
+            about["recalibration_batches"] = self._n_batches
+        return {"space": self.space.name, "images": self.valid.name, **about, **self._about}
 
 
 class CombinedEvaluator:
