@@ -2,7 +2,7 @@
 
 Paper: Chen et al., Progressive Differentiable Architecture Search: Bridging the Depth Gap between Search and
 Evaluation, ICCV 2019, arXiv:1904.12760 (P-DARTS). Original code: github.com/chenxin061/pdarts, ``train_search.py``.
-Differences: a skip is not zeroed where nothing else is left on its edge, so that there may remain more of them.
+Differences: where edges that must be taken have nothing but a skip, more of them remain.
 """
 
 from __future__ import annotations
@@ -87,11 +87,10 @@ class RestrictSkips(Selection):
         table = strengths[group.name]
         genotype = supernet.derive(strengths)
         while len(taken := skips_taken(supernet, group, genotype)) > self.limit:
-            free = [place for place in taken if _has_others(supernet, group, place[0])]
-            if not free:
-                break
-            weakest = min(free, key=lambda place: float(table[place]))
-            table[weakest] = 0.0
+            left = [place for place in taken if table[place] > 0.0]
+            if not left:
+                break  # those that remain are all that their edges have
+            table[min(left, key=lambda place: float(table[place]))] = 0.0
             genotype = supernet.derive(strengths)
         return genotype
 
@@ -100,9 +99,3 @@ def skips_taken(supernet: MixedSupernet, group: Group, genotype: Genotype) -> li
     """Row and column of each skip of a group that an architecture takes."""
     places = supernet.chosen(genotype)[group.name].nonzero().tolist()
     return [(row, column) for row, column in places if group.options[row][column] == "skip_connect"]
-
-
-def _has_others(supernet: MixedSupernet, group: Group, row: int) -> bool:
-    allowed = supernet.allowed(group.name)[row].tolist()
-    names = [name for name, good in zip(group.options[row], allowed, strict=False) if good]
-    return any(name not in ("skip_connect", "none") for name in names)
