@@ -89,6 +89,14 @@ def refuse_strategy_options(context: click.Context) -> None:
             raise click.UsageError(f"{parameter.opts[0]} goes with --train, --strategy or --benchmark")
 
 
+def refuse_supernet_options(context: click.Context) -> None:
+    """A usage error for an option that only searches by a supernet have."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if parameter.name in ("search_epochs", "seeds", "supernet", "hessian_every") and given:
+            raise click.UsageError(f"{parameter.opts[0]} goes with a search by a supernet (`naswot list presets`)")
+
+
 def is_preset(text: str) -> bool:
     """Whether a strategy, as it was asked for, is a method with a supernet."""
     from naswot.differentiable.preset import list_presets

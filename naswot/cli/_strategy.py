@@ -41,6 +41,7 @@ def run_strategy(given: dict[str, Any]) -> None:
     from naswot.space import get_space
     from naswot.workers import worker_pool
 
+    asked.refuse_supernet_options(click.get_current_context())
     if given["strategy"] == "":
         raise click.BadParameter("expected a name; `naswot list searchers` shows all", param_hint="--strategy")
     given = {**given, "strategy": given["strategy"] or ("cascade" if given["train"] else "random")}

@@ -183,7 +183,6 @@ def _told(
     from naswot.types import Evaluation
 
     bars: dict[RunKey, Any] = {}
-    rows: dict[RunKey, int] = {}
 
     def told(key: RunKey, row: Row) -> None:
         if key not in bars:
@@ -197,9 +196,8 @@ def _told(
             if name.endswith("warning"):
                 progress.console.print(f"epoch {row['epoch']}: {row[name]}", markup=False)
         numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
-        rows[key] = max(rows.get(key, 0) + 1, row["epoch"])
         genotype = space.parse(row["arch"]) if row["arch"] else ()
-        store.append(Evaluation(genotype, row["arch"] or "-", numbers, {}, seed_of(key), repeat=rows[key]))
+        store.append(Evaluation(genotype, row["arch"] or "-", numbers, {}, seed_of(key), repeat=row["row"]))
 
     return told
 

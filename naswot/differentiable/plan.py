@@ -207,7 +207,7 @@ class SearchPlan:
         alphas: steps of the architecture parameters.
         batch_size: N of both.
         valid_fraction: share of the training images that the architecture learns from.
-        label_smoothing: of the loss of the weights.
+        label_smoothing: of the loss, in steps of the weights and of the alphas.
         build: options of the supernet that belong to the method.
     Raises:
         OptionError: if parts do not go together.

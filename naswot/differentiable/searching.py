@@ -34,9 +34,9 @@ class SupernetResult:
     Args:
         space: that was searched.
         genotype: the architecture.
-        history: one mapping for each epoch that was run, in order: ``epoch`` (from 1), ``stage``, ``train_loss``
-            (nats), ``learning_rate``, ``arch``, and what the monitors measured. A search that went back in time has
-            epochs twice.
+        history: one mapping for each epoch that was run, in order: ``row`` and ``epoch`` (both from 1), ``stage``,
+            ``train_loss`` (nats), ``learning_rate``, ``arch``, and what the monitors measured. A search that went back
+            in time has epochs twice.
         epoch: the one whose architecture counts.
         stopped: why it ended early; None: it did not.
         seconds: by the clock, of all sessions.
@@ -139,21 +139,25 @@ def run_search_of(
         "task": task.describe(),
         "monitors": [repr(monitor) for monitor in monitors],
     }
-    start = time.perf_counter()
     state = None if path is None else read_checkpoint(path, identity)
-    before = 0.0 if state is None else state["seconds"]
+    start = time.perf_counter() - (0.0 if state is None else state["seconds"])
     session = SearchSession(found, task, plan, seed=seed, build=build, device=device, monitors=monitors)
+
+    def keep(seconds: float, **more: Any) -> None:
+        if path is not None:
+            write_checkpoint(path, identity, {**session.state(), "seconds": seconds, **more})
+
     with memory_shortage_named(plan.batch_size), session:
         if state is not None:
             session.load(state)
         while not session.ended:
             row = session.next_epoch()
-            if path is not None:
-                seconds = before + time.perf_counter() - start
-                write_checkpoint(path, identity, {**session.state(), "seconds": seconds})
+            keep(time.perf_counter() - start)
             on_epoch(row)
-        genotype = plan.selection.select(session)
-    seconds = before + time.perf_counter() - start
-    return SupernetResult(
-        found, genotype, tuple(session.history), session.result_epoch, session.stopped, seconds, session.supernet
-    )
+        if state is not None and "genotype" in state:
+            genotype, seconds = tuple(state["genotype"]), state["seconds"]
+        else:
+            genotype, seconds = plan.selection.select(session), time.perf_counter() - start
+            keep(seconds, genotype=list(genotype))
+    history, supernet = tuple(session.history), session.supernet
+    return SupernetResult(found, genotype, history, session.result_epoch, session.stopped, seconds, supernet)

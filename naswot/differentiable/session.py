@@ -173,7 +173,12 @@ class SearchSession:
         self.schedule.step()
         self.relaxation.after_epoch(self)
         self.epoch += 1
-        row: dict[str, Any] = {"epoch": self.epoch, "stage": self.stage_number, "train_loss": total / self.task.steps}
+        row: dict[str, Any] = {
+            "row": len(self.history) + 1,
+            "epoch": self.epoch,
+            "stage": self.stage_number,
+            "train_loss": total / self.task.steps,
+        }
         found = self.relaxation.genotype(self.supernet)
         row |= {"learning_rate": rate, "arch": "" if found is None else self.space.format(found)}
         for monitor in self.monitors:
