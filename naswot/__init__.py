@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from naswot.benchmark import get_benchmark as get_benchmark
     from naswot.benchmark import list_benchmarks as list_benchmarks
     from naswot.correlating import correlate as correlate
+    from naswot.differentiable.preset import get_plan as get_plan
+    from naswot.differentiable.preset import list_presets as list_presets
+    from naswot.differentiable.searching import run_supernet_search as run_supernet_search
     from naswot.kernels import agreement_kernel as agreement_kernel
     from naswot.kernels import log_determinant as log_determinant
     from naswot.measuring import measure as measure
@@ -36,12 +39,17 @@ if TYPE_CHECKING:
     from naswot.searching import run_search as run_search
     from naswot.space import get_space as get_space
     from naswot.space import list_spaces as list_spaces
+    from naswot.supernet import list_supernets as list_supernets
+    from naswot.supernet import make_supernet as make_supernet
     from naswot.types import Batch as Batch
 
 _HOMES = {
     "get_benchmark": "benchmark",
     "list_benchmarks": "benchmark",
     "correlate": "correlating",
+    "get_plan": "differentiable.preset",
+    "list_presets": "differentiable.preset",
+    "run_supernet_search": "differentiable.searching",
     "agreement_kernel": "kernels",
     "log_determinant": "kernels",
     "measure": "measuring",
@@ -61,6 +69,8 @@ _HOMES = {
     "run_search": "searching",
     "get_space": "space",
     "list_spaces": "space",
+    "list_supernets": "supernet",
+    "make_supernet": "supernet",
     "Batch": "types",
 }
 
@@ -74,19 +84,24 @@ __all__ = [
     "correlate",
     "explain",
     "get_benchmark",
+    "get_plan",
     "get_proxy",
     "get_searcher",
     "get_space",
     "hamming_kernel",
     "list_benchmarks",
+    "list_presets",
     "list_proxies",
     "list_searchers",
     "list_spaces",
+    "list_supernets",
     "log_determinant",
+    "make_supernet",
     "measure",
     "rank",
     "register_proxy",
     "run_search",
+    "run_supernet_search",
     "score",
 ]
 __version__ = "0.1.0"
