@@ -9,6 +9,8 @@ ratio is only judged over measurements at equal distances; all measurements are 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -209,6 +211,8 @@ class EigenvalueAdapt(EigenvalueStop):
     Args:
         factor: of the weight decay of the weights.
         cap: largest weight decay.
+    Raises:
+        OptionError: as above, or if the weight decay cannot grow.
     """
 
     factor: float = 10.0
@@ -219,14 +223,41 @@ class EigenvalueAdapt(EigenvalueStop):
         if self.factor <= 1.0 or self.cap <= 0.0:
             raise OptionError(f"expected a factor above 1 and a cap above 0, but got {self.factor} and {self.cap}")
 
+    def begin_stage(self, session: SearchSession) -> None:
+        """See that there is an eigenvalue to go by, and a weight decay that can grow."""
+        super().begin_stage(session)
+        if session.plan.weights.weight_decay <= 0.0:
+            raise OptionError(
+                f"expected a weight decay of the weights above 0, as {type(self).__name__} multiplies it, but got "
+                f"{session.plan.weights.weight_decay}"
+            )
+
     @property
     def keeps(self) -> int:
-        """As many states as lie between a rise and the epoch of the earlier mean."""
-        return self.every * (self.window // 2 + self.lag) + 1
+        """All: what cannot be gone back to any more is dropped after each epoch."""
+        return sys.maxsize
+
+    def after_epoch(self, session: SearchSession) -> None:
+        """Measure, act if the rule says so, and drop the states that no later rise can go back to."""
+        super().after_epoch(session)
+        span = self.every * (self.window // 2 + self.lag)  # from a rise back to the epoch of the earlier mean
+        first = session.epoch - session.clock.epoch + 1
+        # a rise may come sooner after a return than the one before it, and then goes back further
+        oldest = max(first + self.after, session.epoch + 1 - self._rises_left(session) * span)
+        session.snapshots = {
+            epoch: state
+            for epoch, state in session.snapshots.items()
+            if epoch >= oldest and (epoch - first) % self.every == 0
+        }
+
+    def _rises_left(self, session: SearchSession) -> int:
+        """How many more times the weight decay can grow."""
+        decay = float(session.weight_optimizer.param_groups[0]["weight_decay"])
+        return 0 if decay >= self.cap else math.ceil(round(math.log(self.cap / decay, self.factor), 9))
 
     def watches(self, session: SearchSession) -> bool:
         """Whether the weight decay can still grow."""
-        return float(session.weight_optimizer.param_groups[0]["weight_decay"]) < self.cap
+        return self._rises_left(session) > 0
 
     def act(self, session: SearchSession, epoch: int) -> None:
         """Go back and regularise more."""

@@ -277,10 +277,37 @@ def test_an_epoch_after_going_back_is_the_same_epoch_again(parts):
         assert same(first, values(session))
 
 
-def test_darts_ada_keeps_as_many_states_as_it_goes_back():
-    assert EigenvalueAdapt().keeps == 13  # after epoch 23 it needs that of epoch 11
-    assert EigenvalueStop().keeps == 0
-    assert EigenvalueAdapt(every=1, window=1, lag=1).keeps == 2
+def test_darts_ada_keeps_the_states_that_it_may_go_back_to_and_no_others(parts):
+    with session_of(parts, planned(EigenvalueAdapt(how=Planted(values=(1.0,))), epochs=50)) as session:
+        kept = {}
+        for _ in range(40):
+            session.next_epoch()
+            kept[session.epoch] = list(session.snapshots)
+        session.weight_optimizer.param_groups[0]["weight_decay"] = 0.03
+        session.next_epoch()
+        assert not session.snapshots
+    assert kept[10] == []
+    assert kept[11] == kept[12] == [11]
+    assert kept[23] == [11, 13, 15, 17, 19, 21, 23]
+    assert kept[40] == list(range(17, 40, 2))  # two rises of 12 epochs are left
+
+
+@dataclass(frozen=True, kw_only=True)
+class InTurn(Planted):
+    """Eigenvalues in the order in which they are measured."""
+
+    def measure(self, session):
+        self.measured.append(session.epoch)
+        return {"eigenvalue": self.values[len(self.measured) - 1]}
+
+
+def test_a_rise_that_comes_sooner_after_a_return_goes_back_further(parts):
+    trace = InTurn(values=(1.0, 1.0, 1.0, 1.0, 9.0, 9.0, 1.0, 1.0, 9.0))
+    hook = EigenvalueAdapt(how=trace, every=1, window=1, lag=2, after=0)
+    result = run_supernet_search("nasbench201", *parts, planned(hook, epochs=6), build=BUILD)
+    epochs = [row["epoch"] for row in result.history]
+    assert epochs == [1, 2, 3, 4, 5, 4, 3, 4, 5, 6]  # back to 3 after 5, then back to 2 after 4
+    assert [row["note"][-5:] for row in result.history if "note" in row] == ["0.003", " 0.03"]
 
 
 class Interrupted(Exception):
@@ -315,11 +342,13 @@ def test_a_relaxation_of_single_paths_has_no_eigenvalue_to_stop_by(parts):
         session_of(parts, planned(EigenvalueStop(), relaxation=Paths())).__enter__()
 
 
-def test_numbers_that_do_not_fit_are_refused():
+def test_numbers_that_do_not_fit_are_refused(parts):
     with pytest.raises(OptionError, match="every, window and lag of at least 1"):
         EigenvalueStop(every=0)
     with pytest.raises(OptionError, match=r"a factor above 1 and a cap above 0, but got 1\.0 and 0\.03"):
         EigenvalueAdapt(factor=1.0)
+    with pytest.raises(OptionError, match=r"a weight decay of the weights above 0, as EigenvalueAdapt .* but got 0\.0"):
+        session_of(parts, planned(EigenvalueAdapt(), weights=WeightSteps(weight_decay=0.0))).__enter__()
 
 
 def test_presets_have_the_published_numbers():
