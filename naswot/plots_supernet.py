@@ -109,7 +109,7 @@ def by_epoch(history: Sequence[Row], name: str) -> dict[int, float]:
 
 
 def plot_alphas(supernet: MixedSupernet, path: Path, *, title: str, weights: Weights | None = None) -> None:
-    """Weight of each option of each row, a map for each group; options that a row does not have stay blank.
+    """Weight of each option of each row, a map for each group on one scale; options that a row lacks stay blank.
 
     Args:
         supernet: of the search.
@@ -120,13 +120,16 @@ def plot_alphas(supernet: MixedSupernet, path: Path, *, title: str, weights: Wei
     tables = softmax_weights(supernet) if weights is None else weights
     groups = [group for group in supernet.groups if group.name in tables]
     rows = max(group.shape[0] for group in groups)
+    found = [
+        np.where(supernet.allowed(g.name).cpu().numpy(), tables[g.name].detach().cpu().double().numpy(), np.nan)
+        for g in groups
+    ]
+    low, high = min(map(np.nanmin, found)), max(map(np.nanmax, found))  # a short search moves the weights but little
     figure = new_figure(1.2 + 3.6 * len(groups), 1.6 + 0.32 * rows)
     maps = figure.subplots(1, len(groups), squeeze=False)[0]
-    for axes, group in zip(maps, groups, strict=True):
-        allowed = supernet.allowed(group.name).cpu().numpy()
-        shown = np.where(allowed, tables[group.name].detach().cpu().double().numpy(), np.nan)
-        image = axes.imshow(shown, vmin=0.0, vmax=1.0, cmap="viridis", aspect="auto")
-        _name_options(axes, group, shown)
+    for axes, group, shown in zip(maps, groups, found, strict=True):
+        image = axes.imshow(shown, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+        _name_options(axes, group, shown, (low + high) / 2)
         axes.set_title(group.name, fontsize=9)
         axes.set_ylabel("row")
     figure.colorbar(image, ax=list(maps), label="weight")
@@ -134,7 +137,7 @@ def plot_alphas(supernet: MixedSupernet, path: Path, *, title: str, weights: Wei
     figure.savefig(path, dpi=150)
 
 
-def _name_options(axes: Axes, group: Group, shown: Floats) -> None:
+def _name_options(axes: Axes, group: Group, shown: Floats, middle: float) -> None:
     """Names below the columns where all rows have the same options, else in each field."""
     axes.set_yticks(range(group.shape[0]))
     if len(set(group.options)) == 1:
@@ -144,7 +147,7 @@ def _name_options(axes: Axes, group: Group, shown: Floats) -> None:
     for row, options in enumerate(group.options):
         for column, name in enumerate(options):
             if np.isfinite(shown[row, column]):
-                colour = "white" if shown[row, column] < 0.6 else "black"
+                colour = "white" if shown[row, column] <= middle else "black"
                 axes.text(column, row, name, ha="center", va="center", fontsize=5, color=colour)
 
 
