@@ -236,6 +236,14 @@ def test_the_template_trains_paths_and_learns_from_all_options():
     assert relaxation.genotype(supernet) == tuple(supernet.alphas["cell"].argmax(1).tolist())
 
 
+def test_alphas_of_the_template_begin_small_and_those_of_bare_paths_at_zero():
+    group = Group("cell", (("a", "b"),) * 500)
+    with seeded(0):
+        values = TemplatePath().initial(group)
+    assert float(values.std()) == pytest.approx(1e-3, rel=0.1)
+    assert not UniformPath().initial(group).any()
+
+
 def test_paths_of_the_template_are_uniform_whatever_the_alphas_say_and_candidates_follow_them():
     supernet, relaxation = small(), TemplatePath()
     with torch.no_grad():
