@@ -1,10 +1,10 @@
 """Do SDARTS-RS and SDARTS-ADV end in flatter places than DARTS? RobustDARTS S2 and S4 on digits, paired seeds.
 
 For each space and seed the three methods search from the same initialisation and batches; at the end the largest
-eigenvalue of the Hessian of the validation loss with respect to all architecture parameters (averaged over several
-fixed batches, since one batch is noisy), the accuracy of the supernet, and that with the alphas projected to the cell
-(same weights, no training). Differences to DARTS with 95 % intervals by Student's t over the seeds. 3 cells of width 6,
-20 epochs of 11 batches of 64; the alphas learn at 1e-2 as the run is some 100 times shorter than the paper's.
+eigenvalue of the Hessian of the validation loss with respect to all architecture parameters on the same fixed batch,
+the accuracy of the supernet, and that with the alphas projected to the cell (same weights, no training). Differences
+to DARTS with 95 % intervals by Student's t over the seeds. 3 cells of width 6, 20 epochs of 11 batches of 64; the
+alphas learn at 1e-2 as the run is some 100 times shorter than the paper's.
 """
 
 from __future__ import annotations
