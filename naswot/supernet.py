@@ -8,10 +8,11 @@ network does the rest. So every relaxation, perturbation and discretisation is a
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -24,6 +25,9 @@ from naswot.types import Genotype
 
 Weights = Mapping[str, Tensor]
 """Of each group by name: (rows, options) float32; 0 where a row has no such option."""
+
+Allowed = Mapping[str, Tensor]
+"""Of each group by name: (rows, options) bool."""
 
 Active = Mapping[str, tuple[tuple[int, ...], ...]]
 """Of each group by name: the options of each row that are executed."""
@@ -113,7 +117,7 @@ class MixedSupernet(nn.Module, ABC):
     supports_partial: ClassVar[bool] = False
     """Whether it can be built with partial channels and edge normalisation."""
 
-    def __init__(self, space: SearchSpace, groups: Sequence[Group], allowed: Weights | None = None) -> None:
+    def __init__(self, space: SearchSpace, groups: Sequence[Group], allowed: Allowed | None = None) -> None:
         super().__init__()
         self._space, self.groups, self.partial = space, tuple(groups), 1
         self.alphas = nn.ParameterDict({group.name: nn.Parameter(torch.zeros(group.shape)) for group in groups})
@@ -208,12 +212,19 @@ _LEFT_OUT = nn.Identity()  # what stands in a stand-alone copy in the place of m
 
 
 class FixedSupernet(nn.Module):
-    """A supernet at one mixing: a model like any other."""
+    """A supernet at one mixing: a model like any other, which takes the weights of the mixing along as buffers."""
 
     def __init__(self, supernet: MixedSupernet, mixing: Mixing) -> None:
         super().__init__()
         self.supernet = supernet
-        self.mixing = mixing
+        self._mixing = mixing
+        for name, table in mixing.weights.items():
+            self.register_buffer(f"weights_{name}", table)
+
+    @property
+    def mixing(self) -> Mixing:
+        """The mixing, where the model is."""
+        return replace(self._mixing, weights={name: getattr(self, f"weights_{name}") for name in self._mixing.weights})
 
     def forward(self, inputs: Any) -> Any:
         """What the supernet gives."""
@@ -226,7 +237,7 @@ def only_chosen(weights: Weights) -> Mixing:
     return Mixing(weights, active)
 
 
-def _checked_allowed(group: Group, allowed: Weights | None) -> Tensor:
+def _checked_allowed(group: Group, allowed: Allowed | None) -> Tensor:
     present = group.present()
     if allowed is None or group.name not in allowed:
         return present
@@ -268,7 +279,7 @@ def make_supernet(
     *,
     n_classes: int = 10,
     in_channels: int = 3,
-    allowed: Weights | None = None,
+    allowed: Allowed | None = None,
     **options: Any,
 ) -> MixedSupernet:
     """Untrained supernet of a space, initialised from the global generator of torch.
@@ -285,8 +296,13 @@ def make_supernet(
     """
     found = get_space(space) if isinstance(space, str) else space
     make: Any = supernets.get(found.name)
-    try:
-        model: MixedSupernet = make(found, n_classes=n_classes, in_channels=in_channels, allowed=allowed, **options)
-    except TypeError as error:
-        raise OptionError(f"the supernet of {found.name} cannot be built: {error}") from error
+    given = {"n_classes": n_classes, "in_channels": in_channels, "allowed": allowed, **options}
+    known = inspect.signature(make).parameters
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        offered = ", ".join(name for name in known if name not in ("space", "n_classes", "in_channels", "allowed"))
+        raise OptionError(
+            f"the supernet of {found.name} cannot be built with {', '.join(unknown)}; its options are {offered}"
+        )
+    model: MixedSupernet = make(found, **given)
     return model

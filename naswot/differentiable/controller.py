@@ -195,9 +195,11 @@ class ControlledPath(Relaxation):
             session.steps += 1
             return task.reward(supernet, supernet.mixing_of(genotype), task.valid_batch(session.steps - 1))
 
-        with in_mode(supernet, "train"):
-            self.train(self.policy(supernet), open_space(supernet), reward)
-        buffers.restore()
+        try:
+            with in_mode(supernet, "train"):
+                self.train(self.policy(supernet), open_space(supernet), reward)
+        finally:
+            buffers.restore()
 
     def train(self, policy: Policy, space: SearchSpace, reward: Callable[[Genotype], float]) -> None:
         """The steps of one epoch.

@@ -44,6 +44,7 @@ class BinaryGates(Relaxation):
     mixed: ClassVar[bool] = False
     paths: Literal["two", "full"] = "two"
     _before: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pairs: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.paths not in ("two", "full"):
@@ -60,7 +61,7 @@ class BinaryGates(Relaxation):
         """One open gate in each row, and the options executed that ``paths`` names."""
         weights, active = dict(edge_weights(supernet)), {}
         for group in supernet.operation_groups:
-            taken = self._taken(supernet, group)
+            taken = self._pairs[group.name] = self._taken(supernet, group)
             chances = torch.softmax(masked(supernet, group).masked_fill(~taken, -torch.inf), dim=1)
             draws = torch.where(taken, noisy_logits(supernet, group), -torch.inf)  # a draw from the chances
             weights[group.name] = straight_through(one_hot_of_largest(draws), chances)
@@ -81,13 +82,12 @@ class BinaryGates(Relaxation):
         self._before = {g.name: supernet.alphas[g.name].detach().clone() for g in supernet.operation_groups}
 
     def after_step(self, supernet: MixedSupernet) -> None:
-        """Shift what has moved in each row, the pair, so that the sum of the exponentials is what it was."""
+        """Shift the pair of each row so that the sum of its exponentials is what it was; others stay as they were."""
         if self.paths == "two":
             for name, before in self._before.items():
-                alphas = supernet.alphas[name].detach()
-                moved = alphas != before
-                gain = _log_sum(alphas, moved) - _log_sum(before, moved)
-                alphas.sub_(torch.where(moved, gain, 0.0))
+                alphas, pair = supernet.alphas[name].detach(), self._pairs[name]
+                gain = _log_sum(alphas, pair) - _log_sum(before, pair)
+                alphas.copy_(torch.where(pair, alphas - gain, before))
 
 
 def _log_sum(alphas: Tensor, which: Tensor) -> Tensor:

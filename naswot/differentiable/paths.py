@@ -172,6 +172,7 @@ class UniformPath(Relaxation):
     """
 
     mixed: ClassVar[bool] = False
+    tells: ClassVar[bool] = False
 
     windows: tuple[CostWindow, ...] = ()
 
@@ -209,6 +210,7 @@ class TemplatePath(UniformPath):
     """Uniform paths for the weights; alphas learn from the template of all options, mixed by their softmax."""
 
     mixed: ClassVar[bool] = True
+    tells: ClassVar[bool] = True
 
     def initial(self, group: Group) -> Tensor:
         """Small and normal."""

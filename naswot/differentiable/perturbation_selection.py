@@ -49,9 +49,8 @@ class PerturbationSelection(Selection):
     Rows come in random order. The option is kept without which the supernet does worst on the validation images; then
     of each node, in random order, the edges without which it does worst. It evaluates the supernet once for each option
     and each edge, and trains it for ``epochs_between`` epochs after each decision but the last: 2 x (14 x 7 + 12)
-    evaluations and 5 x 16 epochs for DARTS. It works on the supernet as it stands: where the search goes back to an
-    earlier epoch whose state is kept, on that; otherwise on that of the last epoch. A selection that was interrupted
-    starts again when the search is resumed, with the same result.
+    evaluations and 5 x 16 epochs for DARTS. It works on the supernet of the epoch that counts. A selection that was
+    interrupted starts again when the search is resumed, with the same result.
 
     Args:
         epochs_between: training after each decision.
@@ -68,6 +67,7 @@ class PerturbationSelection(Selection):
     learns_alphas: bool = True
 
     needs_mixture: ClassVar[bool] = True
+    needs_state: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.epochs_between < 0 or self.learning_rate <= 0.0:
@@ -80,8 +80,7 @@ class PerturbationSelection(Selection):
 
     def select(self, session: SearchSession) -> Genotype:
         """The architecture that is left."""
-        if session.result_epoch != session.epoch and session.result_epoch in session.snapshots:
-            session.rewind(session.result_epoch)
+        session.go_to_result()
         supernet, relaxation = session.supernet, session.relaxation
         settled = Settled(decisions_of(supernet))
         rounds = rounds_of(settled, derive_seed(session.seed, "perturbation selection"))

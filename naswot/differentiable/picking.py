@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import torch
 from torch import nn
@@ -136,6 +136,7 @@ class BestOf(Selection):
         OptionError: if there is nothing to compare.
     """
 
+    needs_alphas: ClassVar[bool] = False
     n: int = 100
     recalibration: int = 20
 
@@ -177,6 +178,7 @@ class EvolveOnSupernet(Selection):
         OptionError: if a number lies outside of its range.
     """
 
+    needs_alphas: ClassVar[bool] = False
     population: int = 50
     generations: int = 20
     parents: int = 10

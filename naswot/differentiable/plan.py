@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LinearLR, LRScheduler
 
@@ -72,6 +73,11 @@ class Hook:
         """How many epochs' states are kept for :meth:`~naswot.differentiable.session.SearchSession.rewind`."""
         return 0
 
+    @property
+    def returns(self) -> int:
+        """How many epochs back it may say that the result lies."""
+        return 0
+
     def allowed(self, session: SearchSession) -> dict[str, Tensor] | None:  # noqa: ARG002
         """Options that are to be left, by group, judged before the search; None: all.
 
@@ -96,6 +102,10 @@ class Selection(ABC):
     """Whether there must be epochs before it; a plan without any has one stage of 0 epochs."""
     needs_mixture: ClassVar[bool] = False
     """Whether it needs a relaxation at whose expected weights the network means something."""
+    needs_alphas: ClassVar[bool] = True
+    """Whether it reads architectures off what a relaxation tells."""
+    needs_state: ClassVar[bool] = False
+    """Whether it needs the supernet of the epoch that counts, also where that is not the last one."""
 
     def begin(self, session: SearchSession) -> None:  # noqa: B027
         """Refuse, before the first epoch, what could not be selected by after the last one."""
@@ -167,6 +177,16 @@ class WeightSteps:
                 f"expected a schedule of {', '.join(known)} with at least one cycle, but got {self.schedule!r} with "
                 f"{self.cycles}"
             )
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float | None = None) -> Optimizer:
+        """SGD of some parameters, at the first learning rate or another one."""
+        return torch.optim.SGD(
+            parameters,
+            self.learning_rate if learning_rate is None else learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
 
     def scheduler(self, optimizer: Optimizer, epochs: int) -> LRScheduler:
         """The schedule of a stage, to be stepped after each epoch."""
@@ -246,6 +266,16 @@ class SearchPlan:
             raise OptionError(
                 f"{type(self.selection).__name__} looks at the mixture of all options, which means nothing under "
                 f"{type(self.relaxation).__name__}; take another one of the two"
+            )
+        if self.selection.needs_alphas and not self.relaxation.tells:
+            raise OptionError(
+                f"{type(self.selection).__name__} reads off what the alphas tell, but {type(self.relaxation).__name__} "
+                "has none that tell an architecture; take a selection that compares several, such as BestOf"
+            )
+        if any(s.keep is not None and s.keep < (1 if s is self.stages[-1] else 2) for s in self.stages):
+            raise OptionError(
+                "expected every stage but the last to keep at least 2 operations, so that the next one can choose, but "
+                f"got keep={[stage.keep for stage in self.stages]}"
             )
         untrained = not self.selection.needs_search and [stage.epochs for stage in self.stages] == [0]
         if not untrained and (not self.stages or min(stage.epochs for stage in self.stages) < 1):

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar
 
 from naswot.differentiable.plan import Hook, Selection, Stage
 from naswot.errors import OptionError
 from naswot.supernet import Group, MixedSupernet
+from naswot.supernets._edges import set_skip_dropout
 from naswot.types import Genotype
 
 if TYPE_CHECKING:
@@ -53,14 +52,6 @@ def skip_dropout(stage: Stage, epoch: int, rate: float = 0.2) -> float:
     return stage.skip_dropout * math.exp(-rate * (epoch - stage.warmup))
 
 
-def set_skip_dropout(supernet: nn.Module, probability: float) -> int:
-    """Set ``skip_dropout`` of every module that has one; how many these are."""
-    found = [module for module in supernet.modules() if isinstance(getattr(module, "skip_dropout", None), float)]
-    for module in found:
-        module.skip_dropout = probability  # type: ignore[assignment]
-    return len(found)
-
-
 @dataclass(frozen=True)
 class RestrictSkips(Selection):
     """At most so many skips in the first kind of cell: the weakest of those taken is struck out, and read off again.
@@ -71,6 +62,7 @@ class RestrictSkips(Selection):
         OptionError: if it is negative.
     """
 
+    needs_state: ClassVar[bool] = True
     limit: int = 2
 
     def __post_init__(self) -> None:
@@ -79,8 +71,7 @@ class RestrictSkips(Selection):
 
     def select(self, session: SearchSession) -> Genotype:
         """The architecture of the epoch that counts, with fewer skips."""
-        if session.result_epoch != session.epoch:
-            session.rewind(session.result_epoch)
+        session.go_to_result()
         supernet = session.supernet
         strengths = {name: table.clone() for name, table in session.relaxation.expected(supernet).items()}
         group = supernet.operation_groups[0]

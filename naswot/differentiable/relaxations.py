@@ -49,6 +49,9 @@ class Relaxation(ABC):
     mixed: ClassVar[bool] = True
     """Whether the network at :meth:`expected` weights means anything; otherwise single paths are looked at."""
 
+    tells: ClassVar[bool] = True
+    """Whether its parameters tell an architecture."""
+
     def initial(self, group: Group) -> Tensor:
         """First values of the parameters of a group, (rows, options): small and normal, as in DARTS."""
         return 1e-3 * torch.randn(group.shape)

@@ -6,19 +6,19 @@ from the best, and whatever is chosen is chosen by validation.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from naswot.data.images import ImageSet
 from naswot.differentiable.plan import SearchPlan
-from naswot.differentiable.searching import Row, run_search_of
+from naswot.differentiable.searching import Row, SupernetResult, run_search_of
 from naswot.differentiable.session import Monitor
-from naswot.differentiable.tasks import ImageTask, Task
-from naswot.errors import OptionError
+from naswot.differentiable.tasks import Task
+from naswot.errors import OptionError, TrainingError
 from naswot.evaluate import single_thread
 from naswot.evaluators import TrialEvaluator, portable
 from naswot.searcher import Trial
@@ -26,30 +26,6 @@ from naswot.seeding import derive_seed
 from naswot.space import SearchSpace, get_space
 from naswot.types import Genotype
 from naswot.workers import deaths_explained, message_queue
-
-
-@dataclass(frozen=True)
-class ImageTasks:
-    """Makes the task of a search on images; arguments as those of :class:`~naswot.differentiable.tasks.ImageTask`."""
-
-    train: ImageSet
-    valid: ImageSet
-    device: str = "cpu"
-    crop_padding: int = 0
-    flip: bool = False
-
-    def __call__(self, plan: SearchPlan, seed: int) -> Task:
-        """The task of one search."""
-        return ImageTask(
-            self.train,
-            self.valid,
-            batch_size=plan.batch_size,
-            seed=seed,
-            device=self.device,
-            crop_padding=self.crop_padding,
-            flip=self.flip,
-            label_smoothing=plan.label_smoothing,
-        )
 
 
 class RunKey(NamedTuple):
@@ -65,18 +41,19 @@ class SupernetRun:
 
     Args:
         key: which it is.
-        genotype: what it found.
+        genotype: what it found; None if the search failed.
         arch: its string.
         history: see :class:`~naswot.differentiable.searching.SupernetResult`.
         epoch: the one whose architecture counts.
         stopped: why it ended early.
         seconds: of the search.
         value: what the judge says of the architecture, higher is better; None without a judge.
-        error: why the judge has no value.
+        error: why the search failed, or the judge has no value.
+        failure: what a failed search raised.
     """
 
     key: RunKey
-    genotype: Genotype
+    genotype: Genotype | None
     arch: str
     history: tuple[Row, ...]
     epoch: int
@@ -84,6 +61,7 @@ class SupernetRun:
     seconds: float
     value: float | None = None
     error: str | None = None
+    failure: TrainingError | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -98,9 +76,15 @@ class SupernetRuns:
 
     @property
     def by_seed(self) -> tuple[SupernetRun, ...]:
-        """Of each seed the search that is kept: the only one, or the best by the judge."""
-        seeds = dict.fromkeys(run.key.seed for run in self.runs)
-        return tuple(max((run for run in self.runs if run.key.seed == seed), key=_value) for seed in seeds)
+        """Of each seed the search that is kept: the only one, or the best by the judge; not seeds that all failed."""
+        good = [run for run in self.runs if run.genotype is not None]
+        seeds = dict.fromkeys(run.key.seed for run in good)
+        return tuple(max((run for run in good if run.key.seed == seed), key=_value) for seed in seeds)
+
+    @property
+    def failed(self) -> tuple[SupernetRun, ...]:
+        """Searches that found nothing; ``error`` tells why."""
+        return tuple(run for run in self.runs if run.genotype is None)
 
     @property
     def best(self) -> SupernetRun:
@@ -123,6 +107,10 @@ class SupernetRuns:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
+After = Callable[[RunKey, SupernetResult, Task], None]
+"""What is done with a finished search where it ran, its supernet at hand; picklable for other processes."""
+
+
 def ignore(key: RunKey, row: Row) -> None:
     """Take what an epoch of a search measured, and do nothing."""
 
@@ -138,6 +126,7 @@ class _Job:
     monitors: tuple[Monitor, ...]
     folder: Path | None
     judge: TrialEvaluator | None
+    after: After | None
 
 
 def run_searches(
@@ -151,6 +140,7 @@ def run_searches(
     monitors: Sequence[Monitor] = (),
     folder: Path | None = None,
     judge: TrialEvaluator | None = None,
+    after: After | None = None,
     executor: Executor | None = None,
     on_epoch: Callable[[RunKey, Row], None] = ignore,
 ) -> SupernetRuns:
@@ -170,10 +160,12 @@ def run_searches(
         judge: values the architecture that was found by its first score: a
             :class:`~naswot.training.evaluator.TrainingEvaluator` that trains it from scratch, a
             :class:`~naswot.table_evaluator.TableEvaluator` that looks it up.
+        after: called where a search ran, when it is over.
         executor: runs the searches side by side; None: one after the other.
         on_epoch: called in this process after each epoch of each search.
     Raises:
         OptionError: if there are several plans and no judge, or no seeds.
+        NaswotError: what the searches raised, if none of them found anything.
     """
     found = get_space(space) if isinstance(space, str) else space
     if not seeds or not plans or len(set(seeds)) != len(seeds):
@@ -185,11 +177,24 @@ def run_searches(
         )
     told = None if judge is None else portable(judge)
     jobs = [
-        _Job(RunKey(seed, variant), found.name, tasks, plan, dict(build or {}), device, tuple(monitors), folder, told)
+        _Job(
+            RunKey(seed, variant),
+            found.name,
+            tasks,
+            plan,
+            dict(build or {}),
+            device,
+            tuple(monitors),
+            folder,
+            told,
+            after,
+        )
         for seed in seeds
         for variant, plan in enumerate(plans)
     ]
     runs = [_run(job, on_epoch) for job in jobs] if executor is None else _run_all(executor, jobs, on_epoch)
+    if all(run.failure is not None for run in runs) and runs[0].failure is not None:
+        raise runs[0].failure
     return SupernetRuns(tuple(sorted(runs, key=lambda run: (list(seeds).index(run.key.seed), run.key.variant))))
 
 
@@ -199,25 +204,19 @@ def seed_of(key: RunKey) -> int:
 
 
 def _run(job: _Job, on_epoch: Callable[[RunKey, Row], None]) -> SupernetRun:
-    seed = seed_of(job.key)
-    path = None if job.folder is None else job.folder / f"seed{job.key.seed}-{job.key.variant}.pt"
-    with single_thread():
-        result = run_search_of(
-            job.space,
-            job.tasks(job.plan, seed),
-            job.plan,
-            seed=seed,
-            build=job.build,
-            device=job.device,
-            monitors=job.monitors,
-            checkpoint=path,
-            on_epoch=lambda row: on_epoch(job.key, row),
-        )
-    value, error = None, None
-    if job.judge is not None:
-        judged = job.judge.evaluate(Trial(0, result.genotype))
-        value = judged.scores.get(job.judge.names[0])
-        error = judged.error or judged.reasons.get(job.judge.names[0])
+    """Search and judge; a search that diverges is a result too, so that the others are not lost with it."""
+    history: list[Row] = []
+
+    def told(row: Row) -> None:
+        history.append(row)
+        on_epoch(job.key, row)
+
+    try:
+        with single_thread():
+            result = _search(job, told)
+    except TrainingError as error:
+        return SupernetRun(job.key, None, "", tuple(history), len(history), None, 0.0, None, str(error), error)
+    value, reason = _judged(job, result)
     return SupernetRun(
         job.key,
         result.genotype,
@@ -227,8 +226,49 @@ def _run(job: _Job, on_epoch: Callable[[RunKey, Row], None]) -> SupernetRun:
         result.stopped,
         result.seconds,
         value,
-        error,
+        reason,
     )
+
+
+def _search(job: _Job, on_epoch: Callable[[Row], None]) -> SupernetResult:
+    seed = seed_of(job.key)
+    task = job.tasks(job.plan, seed)
+    result = run_search_of(
+        job.space,
+        task,
+        job.plan,
+        seed=seed,
+        build=job.build,
+        device=job.device,
+        monitors=job.monitors,
+        checkpoint=None if job.folder is None else job.folder / f"{_name(job.key)}.pt",
+        on_epoch=on_epoch,
+    )
+    if job.after is not None:
+        job.after(job.key, result, task)
+    return result
+
+
+def _judged(job: _Job, result: SupernetResult) -> tuple[float | None, str | None]:
+    """What the judge says, which is kept beside the checkpoint."""
+    if job.judge is None:
+        return None, None
+    about = json.loads(json.dumps({"judge": job.judge.describe(), "arch": result.arch}))
+    path = None if job.folder is None else job.folder / f"{_name(job.key)}-judged.json"
+    if path is not None and path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["about"] == about:
+            return kept["value"], kept["error"]
+    judged = job.judge.evaluate(Trial(0, result.genotype))
+    value = judged.scores.get(job.judge.names[0])
+    error = judged.error or judged.reasons.get(job.judge.names[0])
+    if path is not None:
+        path.write_text(json.dumps({"about": about, "value": value, "error": error}), encoding="utf-8")
+    return value, error
+
+
+def _name(key: RunKey) -> str:
+    return f"seed{key.seed}-{key.variant}"
 
 
 def _run_and_tell(job: _Job, queue: Any) -> SupernetRun:

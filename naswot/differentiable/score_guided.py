@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from naswot.differentiable._untrained import BuildOptions, best, check_scorable, untrained_scores
 from naswot.differentiable.decisions import Decisions, Edge, Node, Settled, decisions_of
@@ -32,8 +32,7 @@ class ScoreGuided(Selection):
 
     An option is open if its weight lies within ``margin`` of the best of its row; an edge, if its strength (that of its
     best option) lies within ``margin`` of that of an edge that it could replace. The space's own choice is always one
-    of the architectures, and wins where scores are equal. Works on the alphas as they stand: where the search goes back
-    to an earlier epoch whose state is kept, on those; otherwise on those of the last epoch.
+    of the architectures, and wins where scores are equal. Works on the alphas of the epoch that counts.
 
     Args:
         margin: in weights, that is in shares of 1.
@@ -45,6 +44,7 @@ class ScoreGuided(Selection):
         OptionError: for a negative margin or no architecture.
     """
 
+    needs_state: ClassVar[bool] = True
     margin: float = 0.02
     proxy: str | Proxy = DEFAULT_PROXY
     limit: int = 100
@@ -74,8 +74,7 @@ class ScoreGuided(Selection):
         Raises:
             OptionError: if the relaxation tells no architecture.
         """
-        if session.result_epoch != session.epoch and session.result_epoch in session.snapshots:
-            session.rewind(session.result_epoch)
+        session.go_to_result()
         supernet = session.supernet
         if session.relaxation.genotype(supernet) is None:
             raise OptionError(

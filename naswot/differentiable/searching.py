@@ -57,6 +57,31 @@ class SupernetResult:
         return self.space.format(self.genotype)
 
 
+@dataclass(frozen=True)
+class ImageTasks:
+    """Makes the task of a search on images; arguments as those of :func:`run_supernet_search`."""
+
+    train: ImageSet
+    valid: ImageSet
+    device: str = "cpu"
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __call__(self, plan: SearchPlan, seed: int) -> Task:
+        """The task of one search."""
+        return ImageTask(
+            self.train,
+            self.valid,
+            batch_size=plan.batch_size,
+            seed=seed,
+            device=self.device,
+            crop_padding=self.crop_padding,
+            flip=self.flip,
+            label_smoothing=plan.label_smoothing,
+            learns_architecture=plan.relaxation.tells,
+        )
+
+
 def run_supernet_search(
     space: SearchSpace | str,
     train: ImageSet,
@@ -93,16 +118,7 @@ def run_supernet_search(
         MemoryShortageError: if a batch does not fit into memory.
         StoreError: if the checkpoint is another search's, or damaged.
     """
-    task = ImageTask(
-        train,
-        valid,
-        batch_size=plan.batch_size,
-        seed=seed,
-        device=device,
-        crop_padding=crop_padding,
-        flip=flip,
-        label_smoothing=plan.label_smoothing,
-    )
+    task = ImageTasks(train, valid, device, crop_padding, flip)(plan, seed)
     return run_search_of(
         space,
         task,

@@ -16,14 +16,15 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from naswot.differentiable.architects import Architect, Bilevel, gradient
+from naswot.differentiable._learning import Learner
 from naswot.differentiable.plan import SearchPlan, Stage
 from naswot.differentiable.relaxations import Clock
-from naswot.differentiable.tasks import Pair, Task
-from naswot.errors import DivergedError, OptionError
+from naswot.differentiable.tasks import Task
+from naswot.errors import OptionError
 from naswot.seeding import derive_seed, random_state, seeded, set_random_state
 from naswot.space import SearchSpace
-from naswot.supernet import MixedSupernet, Mixing, make_supernet
+from naswot.supernet import MixedSupernet, make_supernet, supernets
+from naswot.supernets._edges import set_skip_dropout
 from naswot.types import Genotype
 
 
@@ -40,7 +41,7 @@ class Monitor(Protocol):
         ...
 
 
-class SearchSession:
+class SearchSession(Learner):
     """A context in which a supernet is searched; afterwards the global random states are as they were.
 
     Args:
@@ -52,11 +53,8 @@ class SearchSession:
         device: where it is trained.
         monitors: what is measured after the epochs.
     Attributes:
-        supernet: of the present stage.
-        relaxation: the plan's, with what it has learned.
         epoch: number of epochs done; a search that went back has a longer history.
         clock: epoch within the stage while it runs.
-        steps: number of steps of the alphas so far.
         history: one mapping for each epoch that was run.
         stopped: why the search ended before its last epoch.
     """
@@ -122,10 +120,13 @@ class SearchSession:
         options = {**self.plan.supernet_options, **self.task.build, **self.build}
         if self.stage.more_cells:
             if "n_cells" not in options:
-                raise OptionError(
-                    f"stages with more cells need n_cells=, the cells of the first, for {self.space.name}"
-                )
+                raise OptionError(f"stages with more cells need n_cells, which {self.space.name} has not been given")
             options["n_cells"] += self.stage.more_cells
+        if self.plan.partial > 1 and not supernets.get(self.space.name).supports_partial:
+            raise OptionError(
+                f"partial channels do not suit the supernet of {self.space.name}; take a method without them, or one "
+                f"of the spaces {', '.join(name for name, cls in supernets if cls.supports_partial)}"
+            )
         supernet = make_supernet(self.space, allowed=self._allowed, **options)
         if not any(int(supernet.allowed(g.name).sum(1).max()) > 1 for g in supernet.groups):
             raise OptionError(f"every decision of {self.space.name} has one option only: there is nothing to search")
@@ -137,21 +138,8 @@ class SearchSession:
             self.supernet = self.build_supernet().to(self.device)
             for group in self.supernet.groups:
                 self.supernet.alphas[group.name].data.copy_(self.relaxation.initial(group))
-        how, slow = self.plan.weights, self.plan.alphas
-        self.weight_optimizer = torch.optim.SGD(
-            self.supernet.weight_parameters(),
-            how.learning_rate,
-            momentum=how.momentum,
-            nesterov=how.nesterov,
-            weight_decay=how.weight_decay,
-        )
-        self.schedule = how.scheduler(self.weight_optimizer, self.stage.epochs)
-        self.alpha_optimizer = torch.optim.Adam(
-            self.supernet.architecture_parameters(), slow.learning_rate, slow.betas, weight_decay=slow.weight_decay
-        )
-        for module in self.supernet.modules():
-            if isinstance(getattr(module, "skip_dropout", None), float):
-                setattr(module, "skip_dropout", self.stage.skip_dropout)  # noqa: B010
+        self.begin_optimizers(self.stage.epochs)
+        set_skip_dropout(self.supernet, self.stage.skip_dropout)
         if self.resource is not None:
             self.resource.begin(self.supernet, self.task)
         for hook in self.hooks:
@@ -172,6 +160,8 @@ class SearchSession:
             total += self.step(batch, number)
         self.schedule.step()
         self.relaxation.after_epoch(self)
+        finite = all(bool(torch.isfinite(weight).all()) for weight in self.supernet.parameters())
+        self.check(finite, "a weight is no finite number")
         self.epoch += 1
         row: dict[str, Any] = {
             "row": len(self.history) + 1,
@@ -189,97 +179,6 @@ class SearchSession:
         for hook in self.hooks:
             hook.after_epoch(self)
         return row
-
-    def step(self, batch: Pair, number: int) -> float:
-        """One step of the alphas, where it is their turn, then one of the weights; the training loss.
-
-        Raises:
-            DivergedError: if a loss or an alpha is not finite.
-        """
-        plan, clock, architect = self.plan, self.clock, self.plan.architect
-        learns = architect is not None and clock.epoch >= self.stage.warmup and number % plan.alphas.every == 0
-        together = learns and architect is not None and architect.single_level
-        if learns and architect is not None and not together:
-            self._architecture_step(architect, batch)
-        mixing = (self.relaxation.for_architecture if together else self.relaxation.for_weights)(self.supernet, clock)
-        if plan.perturbation is not None:
-            mixing = plan.perturbation(mixing, self.supernet, clock, lambda other: self.loss(other, batch))
-        loss = objective = self.loss(mixing, batch)
-        if together and self.resource is not None:
-            objective = self.resource.add(loss, self.supernet, mixing)
-        value = float(loss.detach())
-        self._check(math.isfinite(value), f"the training loss is {value}")
-        self.weight_optimizer.zero_grad(set_to_none=True)
-        self.alpha_optimizer.zero_grad(set_to_none=True)
-        objective.backward()
-        if plan.weights.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.supernet.weight_parameters(), plan.weights.clip_norm)
-        self.weight_optimizer.step()
-        if together:
-            self._learn_alphas()
-        return value
-
-    def _architecture_step(self, architect: Architect, batch: Pair) -> None:
-        group = self.weight_optimizer.param_groups[0]
-        found, loss = architect.gradients(
-            Bilevel(
-                train_loss=lambda: self.loss(self._soft(), batch),
-                valid_loss=self._valid_loss(self.task.valid_batch(self.steps)),
-                weights=self.supernet.weight_parameters(),
-                alphas=self.supernet.architecture_parameters(),
-                learning_rate=group["lr"],
-                momentum=group["momentum"],
-                weight_decay=group["weight_decay"],
-                buffers=[
-                    self.weight_optimizer.state.get(w, {}).get("momentum_buffer")
-                    for w in self.supernet.weight_parameters()
-                ],
-                statistics=list(self.supernet.buffers()),
-            )
-        )
-        self.steps += 1
-        self._check(math.isfinite(loss), f"the loss of the architecture is {loss}")
-        for alpha, slope in zip(self.supernet.architecture_parameters(), found, strict=True):
-            alpha.grad = slope
-        self._learn_alphas()
-
-    def _soft(self) -> Mixing:
-        return self.relaxation.for_architecture(self.supernet, self.clock)
-
-    def _valid_loss(self, batch: Pair) -> Any:
-        def loss() -> Tensor:
-            mixing = self._soft()
-            found = self.loss(mixing, batch)
-            return found if self.resource is None else self.resource.add(found, self.supernet, mixing)
-
-        return loss
-
-    def _learn_alphas(self) -> None:
-        alphas = self.supernet.architecture_parameters()
-        if self.plan.alphas.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(alphas, self.plan.alphas.clip_norm)
-        self.relaxation.before_step(self.supernet)
-        self.alpha_optimizer.step()
-        self.alpha_optimizer.zero_grad(set_to_none=True)
-        self.relaxation.after_step(self.supernet)
-        finite = all(bool(torch.isfinite(alpha).all()) for alpha in alphas)
-        self._check(finite, "an architecture parameter is no finite number")
-
-    def _check(self, good: bool, what: str) -> None:
-        if not good:
-            raise DivergedError(
-                f"the search diverged: {what} in epoch {self.epoch + 1} of {self.plan.epochs}; the checkpoint of "
-                f"the epoch before is kept; take a smaller learning rate than {self.plan.weights.learning_rate:g} "
-                f"(weights) or {self.plan.alphas.learning_rate:g} (alphas), or a smaller clip_norm"
-            )
-
-    def loss(self, mixing: Mixing, batch: Pair) -> Tensor:
-        """() loss of a batch at a mixing."""
-        return self.task.loss(self.supernet, mixing, batch)
-
-    def alpha_gradient(self, batch: Pair) -> list[Tensor]:
-        """Gradient of the loss of a batch with respect to each alpha."""
-        return gradient(self.loss(self._soft(), batch), self.supernet.architecture_parameters())
 
     def _end_stage(self) -> None:
         keep = self.stage.keep
@@ -315,6 +214,11 @@ class SearchSession:
     def result_epoch(self, epoch: int) -> None:
         self._result_epoch = epoch
 
+    def go_to_result(self) -> None:
+        """Go back to the state after the epoch that counts, if that is not the last one."""
+        if self.result_epoch != self.epoch:
+            self.rewind(self.result_epoch)
+
     def stop(self, reason: str, *, epoch: int | None = None) -> None:
         """End the search after this epoch.
 
@@ -337,7 +241,9 @@ class SearchSession:
         self._load(state)
 
     def _keep_snapshot(self) -> None:
+        returns = max((hook.returns for hook in self.hooks), default=0) if self.plan.selection.needs_state else 0
         keeps = max((hook.keeps for hook in self.hooks), default=0)
+        keeps = max(keeps, returns and returns + 1)
         if keeps:
             self.snapshots[self.epoch] = copy.deepcopy(self._state())
             self.snapshots = {n: kept for n, kept in self.snapshots.items() if n > self.epoch - keeps}
@@ -360,7 +266,7 @@ class SearchSession:
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        if (state["stage"], state["allowed"]) != (self.stage_number, None) or self._allowed is not None:
+        if state["stage"] != self.stage_number or not _alike(state["allowed"], self._allowed):
             self.stage_number, self._allowed = state["stage"], state["allowed"]
             self.epoch = state["epoch"]
             self.begin_stage()
@@ -389,6 +295,12 @@ class SearchSession:
         self._load(state)
         self.history, self.stopped = state["history"], state["stopped"]
         self._result_epoch, self.snapshots = state["result_epoch"], state["snapshots"]
+
+
+def _alike(one: Mapping[str, Tensor] | None, other: Mapping[str, Tensor] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(torch.equal(one[name].cpu(), other[name].cpu()) for name in one)
 
 
 def _largest(weights: Tensor, allowed: Tensor, keep: int) -> Tensor:

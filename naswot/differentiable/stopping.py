@@ -136,6 +136,11 @@ class EigenvalueStop(Hook):
                 f"{self.every}, {self.window}, {self.lag}, {self.after} and {self.ratio}"
             )
 
+    @property
+    def returns(self) -> int:
+        """From the measurement that ends the search to the epoch that is returned to."""
+        return self.every * (self.window // 2 + self.lag)
+
     def begin_stage(self, session: SearchSession) -> None:
         """See that there is an eigenvalue to stop by."""
         if not self.how.applies_to(session.relaxation):

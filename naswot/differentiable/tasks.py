@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from naswot.data.images import ImageSet
 from naswot.errors import OptionError
-from naswot.evaluate import batch_digest
 from naswot.logits import logits_of
 from naswot.seeding import derive_seed, torch_generator
 from naswot.supernet import MixedSupernet, Mixing
 from naswot.training.augment import cutout, random_crop, random_flip
+from naswot.training.checkpoint import digest_of_images
 from naswot.training.evaluation import EVALUATION_BATCH, evaluate
 from naswot.training.splits import LabelledImages, refuse_test_images
-from naswot.types import Batch
 
 Pair = tuple[Any, Any]
 """Inputs and targets of a batch."""
@@ -72,7 +71,7 @@ class Task(ABC):
 
 
 class ImageTask(Task):
-    """Classification of images.
+    """Classification of images; those that the architecture learns from are never changed at random.
 
     Args:
         train: images for the weights.
@@ -82,9 +81,10 @@ class ImageTask(Task):
         device: where the images lie.
         crop_padding: zeros around a training image, from which a window is cut at random.
         flip: mirror half of the training images.
-        label_smoothing: of the training loss.
+        label_smoothing: of the loss.
+        learns_architecture: whether batches of ``valid`` are learned from, and not only measured on.
     Raises:
-        OptionError: for test images, or if a part holds less than one batch.
+        OptionError: for test images, or if a part that is learned from holds less than one batch.
     """
 
     def __init__(
@@ -98,10 +98,11 @@ class ImageTask(Task):
         crop_padding: int = 0,
         flip: bool = False,
         label_smoothing: float = 0.0,
+        learns_architecture: bool = True,
     ) -> None:
         for part, purpose in ((train, "weights"), (valid, "architecture")):
             refuse_test_images(part, "searched by")
-            if len(part) < batch_size:
+            if len(part) < batch_size and (learns_architecture or part is train):
                 raise OptionError(
                     f"expected at least one batch of {batch_size} images for the {purpose}, but that part of "
                     f"{part.name} holds {len(part)}; take a batch_size of at most {len(part)}, or another "
@@ -153,10 +154,9 @@ class ImageTask(Task):
         return self._valid.batch(slice(0, self.batch_size))
 
     def loss(self, supernet: MixedSupernet, mixing: Mixing, batch: Pair) -> Tensor:
-        """Cross-entropy."""
+        """Cross-entropy, smoothed as in training whatever the mode."""
         images, labels = batch
-        smoothing = self.label_smoothing if supernet.training else 0.0
-        return F.cross_entropy(logits_of(supernet(images, mixing)), labels, label_smoothing=smoothing)
+        return F.cross_entropy(logits_of(supernet(images, mixing)), labels, label_smoothing=self.label_smoothing)
 
     def reward(self, supernet: MixedSupernet, mixing: Mixing, batch: Pair) -> float:
         """Share of images whose largest logit is the right one."""
@@ -170,7 +170,7 @@ class ImageTask(Task):
 
     def describe(self) -> dict[str, object]:
         """Images and what is done to them."""
-        train, valid = (batch_digest(Batch(part.images, part.labels)) for part in self._sets)
+        train, valid = map(digest_of_images, self._sets)
         names = ("batch_size", "seed", "crop_padding", "flip", "label_smoothing")
         return {"images": self._sets[0].name, "train": train, "valid": valid} | {n: getattr(self, n) for n in names}
 

@@ -126,6 +126,14 @@ def node_sum(
     return states[-1][:, :, ::stride, ::stride].mul(0.0)
 
 
+def set_skip_dropout(supernet: nn.Module, probability: float) -> int:
+    """Set ``skip_dropout`` of every mixed edge; how many these are."""
+    found = [module for module in supernet.modules() if isinstance(module, MixedEdge)]
+    for edge in found:
+        edge.skip_dropout = probability
+    return len(found)
+
+
 def search_form(module: nn.Module) -> nn.Module:
     """The form that an operation has in a supernet: normalisation without learned scales and shifts.
 

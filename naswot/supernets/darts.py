@@ -16,7 +16,7 @@ from naswot.errors import OptionError
 from naswot.spaces._cell_network import OPERATIONS as MODULES
 from naswot.spaces._cell_network import FactorisedReduction, cifar_stem, relu_conv_norm
 from naswot.spaces.darts import EDGES, OPERATIONS, Rows
-from naswot.supernet import Group, MixedSupernet, Mixing, Weights, register_supernet
+from naswot.supernet import Allowed, Group, MixedSupernet, Mixing, Weights, register_supernet
 from naswot.supernets._edges import MixedEdge, node_sum, search_form
 from naswot.types import Genotype
 
@@ -49,7 +49,7 @@ class DARTSSupernet(MixedSupernet):
         *,
         n_classes: int = 10,
         in_channels: int = 3,
-        allowed: Weights | None = None,
+        allowed: Allowed | None = None,
         width: int = 16,
         n_cells: int = 8,
         partial: int = 1,

@@ -16,7 +16,7 @@ from naswot.errors import OptionError
 from naswot.spaces._chain import Block
 from naswot.spaces._mobile_blocks import initialise
 from naswot.spaces.mobilenet import IDENTITY, OPERATIONS
-from naswot.supernet import Group, MixedSupernet, Mixing, Weights, register_supernet
+from naswot.supernet import Allowed, Group, MixedSupernet, Mixing, Weights, register_supernet
 from naswot.supernets._edges import MixedEdge
 from naswot.types import Genotype
 
@@ -40,7 +40,7 @@ class MobileNetSupernet(MixedSupernet):
         *,
         n_classes: int = 10,
         in_channels: int = 3,
-        allowed: Weights | None = None,
+        allowed: Allowed | None = None,
         stem: str = "small",
         width_multiplier: float = 1.0,
     ) -> None:

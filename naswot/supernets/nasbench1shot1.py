@@ -21,7 +21,7 @@ from naswot.errors import OptionError
 from naswot.spaces._cell_network import relu_conv_norm
 from naswot.spaces._nasbench101_graph import OPERATIONS
 from naswot.spaces._nasbench101_network import KERNELS, N_STACKS, ConvBNReLU
-from naswot.supernet import Alternatives, Group, MixedSupernet, Mixing, Weights, register_supernet
+from naswot.supernet import Allowed, Alternatives, Group, MixedSupernet, Mixing, Weights, register_supernet
 from naswot.supernets._edges import MixedEdge, search_form
 from naswot.types import Genotype
 
@@ -49,7 +49,7 @@ class NASBench1Shot1Supernet(MixedSupernet):
         *,
         n_classes: int = 10,
         in_channels: int = 3,
-        allowed: Weights | None = None,
+        allowed: Allowed | None = None,
         width: int = 16,
         n_cells: int = 3,
         partial: int = 1,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from naswot.errors import OptionError
 from naswot.space import SearchSpace
 from naswot.spaces._nasbench201_network import EDGES, OPERATIONS, STAGE_FACTORS, Reduction, make_edge
-from naswot.supernet import Group, MixedSupernet, Mixing, Weights, register_supernet
+from naswot.supernet import Allowed, Group, MixedSupernet, Mixing, Weights, register_supernet
 from naswot.supernets._edges import MixedEdge, node_sum, search_form
 from naswot.types import Genotype
 
@@ -46,7 +46,7 @@ class NASBench201Supernet(MixedSupernet):
         *,
         n_classes: int = 10,
         in_channels: int = 3,
-        allowed: Weights | None = None,
+        allowed: Allowed | None = None,
         width: int = 16,
         n_cells: int = 5,
         partial: int = 1,

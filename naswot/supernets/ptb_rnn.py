@@ -27,7 +27,7 @@ from naswot.spaces._recurrent_network import (
     RecurrentCell,
     masked,
 )
-from naswot.supernet import Active, Group, MixedSupernet, Mixing, Weights, register_supernet
+from naswot.supernet import Active, Allowed, Group, MixedSupernet, Mixing, Weights, register_supernet
 from naswot.types import Genotype
 
 OPERATIONS: Final = ("none", *ACTIVATIONS)
@@ -66,7 +66,7 @@ class PTBRNNSupernet(MixedSupernet):
         *,
         n_classes: int = 10_000,
         in_channels: int = 3,  # noqa: ARG002  (text has none; every supernet takes it)
-        allowed: Weights | None = None,
+        allowed: Allowed | None = None,
         width: int = 300,
         output_dropout: float = 0.75,
         hidden_dropout: float = 0.25,

@@ -38,12 +38,13 @@ def identify(
         "recipe": dict(recipe),
         "seed": seed,
         "model": digest_of(model),
-        "train": _digest_of_images(train),
-        "valid": None if valid is None else _digest_of_images(valid),
+        "train": digest_of_images(train),
+        "valid": None if valid is None else digest_of_images(valid),
     }
 
 
-def _digest_of_images(data: ImageSet) -> str:
+def digest_of_images(data: ImageSet) -> str:
+    """Digest of images and labels, and how they are normalised."""
     return f"{batch_digest(Batch(data.images, data.labels))} {data.mean} {data.std}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -381,21 +382,80 @@ def test_every_preset_describes_itself_by_plain_values_without_its_memory(name):
         assert "0x" not in text
 
 
-def test_magnitude_needs_parameters_that_tell_something(parts):
+def test_magnitude_needs_parameters_that_tell_something_and_says_so_at_once():
     @dataclass(frozen=True)
     class Silent(Softmax):
-        def genotype(self, supernet):
-            return None
+        tells: ClassVar[bool] = False
 
-    with pytest.raises(OptionError, match="Silent has no parameters that tell an architecture"):
-        run(parts, SearchPlan(relaxation=Silent()), epochs=1)
+    with pytest.raises(OptionError, match="Magnitude reads off what the alphas tell, but Silent"):
+        SearchPlan(relaxation=Silent())
 
     @dataclass(frozen=True)
     class Always(Selection):
+        needs_alphas: ClassVar[bool] = False
+
         def select(self, session):
             return (3,) * 6
 
-    assert run(parts, SearchPlan(relaxation=Silent(), selection=Always()), epochs=1).genotype == (3,) * 6
+    assert SearchPlan(relaxation=Silent(), selection=Always()).epochs == 50
+
+
+def test_a_selection_that_needs_the_state_gets_that_of_the_epoch_that_counts(parts):
+    seen = {}
+
+    @dataclass(frozen=True)
+    class StopAfter(Hook):
+        returns: ClassVar[int] = 2
+
+        def after_epoch(self, session):
+            seen[session.epoch] = values(session.supernet)
+            if session.epoch == 4:
+                session.stop("enough", epoch=2)
+
+    @dataclass(frozen=True)
+    class Looks(Selection):
+        needs_state: ClassVar[bool] = True
+
+        def select(self, session):
+            session.go_to_result()
+            seen["selected"] = values(session.supernet)
+            return (3,) * 6
+
+    run(parts, SearchPlan(hooks=(StopAfter(),), selection=Looks()), epochs=5)
+    assert same(seen["selected"], seen[2])
+    assert not same(seen[4], seen[2])
+
+
+def test_a_weight_that_is_no_number_at_the_end_of_an_epoch_is_told_before_it_is_kept(parts, tmp_path):
+    @dataclass(frozen=True)
+    class Breaks(Softmax):
+        def after_epoch(self, session):
+            if session.epoch == 1:
+                next(session.supernet.parameters()).data.fill_(float("inf"))
+
+    path = tmp_path / "search.pt"
+    with pytest.raises(DivergedError, match="a weight is no finite number in epoch 2"):
+        run(parts, SearchPlan(relaxation=Breaks()), epochs=3, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    assert state["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in state["supernet"].values())
+
+
+def test_stages_that_leave_nothing_to_choose_are_refused_beforehand():
+    with pytest.raises(OptionError, match=r"at least 2 operations.*keep=\[1, None\]"):
+        SearchPlan(stages=(Stage(keep=1), Stage()))
+
+
+def test_methods_that_do_not_suit_a_space_are_refused(parts):
+    with pytest.raises(OptionError, match=r"partial channels do not suit the supernet of mobilenet.*nasbench201"):
+        run_supernet_search("mobilenet", *parts, replace(SearchPlan(partial=4), batch_size=32).lasting(1))
+
+
+def test_a_fixed_supernet_takes_its_mixing_along():
+    net = make_supernet("nasbench201", **BUILD)
+    alone = net.extract((3, 1, 0, 2, 4, 3))
+    assert "weights_cell" in alone.state_dict()
+    assert alone.double().mixing.weights["cell"].dtype == torch.float64
 
 
 def test_a_fixed_supernet_is_a_model_of_its_own():

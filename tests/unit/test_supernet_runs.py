@@ -11,8 +11,8 @@ import torch
 
 from naswot.data import get_data
 from naswot.differentiable.plan import AlphaSteps, SearchPlan
-from naswot.differentiable.runs import ImageTasks, RunKey, run_searches, seed_of
-from naswot.differentiable.searching import run_supernet_search
+from naswot.differentiable.runs import RunKey, run_searches, seed_of
+from naswot.differentiable.searching import ImageTasks, run_supernet_search
 from naswot.errors import DivergedError, OptionError
 from naswot.evaluators import CallableEvaluator
 from naswot.space import get_space
@@ -87,6 +87,33 @@ def test_what_a_process_raises_comes_back(images):
     bad = replace(PLAN, weights=replace(PLAN.weights, learning_rate=1e18, clip_norm=None))
     with worker_pool(2) as executor, pytest.raises(DivergedError, match="the search diverged"):
         search(images, (bad,), seeds=(0, 1), executor=executor)
+
+
+def test_a_search_that_diverges_does_not_take_the_others_with_it(images, judge):
+    bad = replace(PLAN, weights=replace(PLAN.weights, learning_rate=1e18, clip_norm=None))
+    runs = search(images, (bad, PLAN), seeds=(0, 1), judge=judge)
+    assert [run.key for run in runs.failed] == [RunKey(0, 0), RunKey(1, 0)]
+    assert all("the search diverged" in run.error for run in runs.failed)
+    assert [run.key.variant for run in runs.by_seed] == [1, 1]
+    assert len(runs.values) == 2
+    with pytest.raises(DivergedError, match="the search diverged"):
+        search(images, (bad,), seeds=(0, 1))
+
+
+def test_what_was_judged_is_not_judged_again(images, tmp_path):
+    asked = []
+
+    def count(genotype):
+        asked.append(genotype)
+        return 1.0
+
+    judge = CallableEvaluator(get_space("nasbench201"), count)
+    for _ in range(2):
+        assert search(images, judge=judge, folder=tmp_path).best.value == 1.0
+    assert len(asked) == 1
+    other = CallableEvaluator(get_space("nasbench201"), count, about={"other": True})
+    search(images, judge=other, folder=tmp_path)
+    assert len(asked) == 2
 
 
 def test_finished_searches_are_not_done_again(images, judge, tmp_path):
