@@ -214,11 +214,12 @@ def test_the_robustdarts_spaces_have_as_many_dimensions_as_the_published_hessian
 def test_the_curvature_follows_the_mode_of_the_normalisation():
     model, (inputs, labels) = supernet(), images()
 
-    def along(mode, scale=1.0):
+    def along(mode=None, scale=1.0):
         loss = classification_loss(model, (scale * inputs, labels))
-        with supernet_curvature(model, loss, mode=mode) as curvature:
+        with supernet_curvature(model, loss, **({} if mode is None else {"mode": mode})) as curvature:
             return curvature.product(np.arange(30.0) / 30)
 
+    np.testing.assert_array_equal(along(), along("train"))
     assert not np.allclose(along("train"), along("eval"), rtol=0.01)
     # statistics of the batch undo the scale of the images, running ones do not
     np.testing.assert_allclose(along("train", 10.0), along("train", 100.0), rtol=0.02, atol=1e-5)
@@ -268,6 +269,8 @@ def test_the_weight_decay_of_the_alphas_is_on_the_diagonal_as_published(task):
         for decayed in (True, False):
             with session_curvature(session, decayed=decayed) as curvature:
                 found[decayed] = spectrum(curvature).eigenvalues
+        with session_curvature(session) as usual, session_curvature(session, mode="train", decayed=True) as published:
+            np.testing.assert_array_equal(usual.gradient, published.gradient)
     np.testing.assert_allclose(found[True] - found[False], 1e-3, rtol=1e-5)
     # a softmax is not changed by what is added to a whole row: six flat directions, which the decay alone bends
     assert int(np.isclose(found[True], 1e-3, rtol=0.02).sum()) >= 6
