@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FULL_EPOCHS = 12
+_SELECTIONS = ("perturbation", "score_guided", "best_scored_epoch")
+_OF_SUPERNETS = ("search_epochs", "seeds", "supernet", "hessian_every", "select", "alpha_prior", "prune_operations")
 _POSITIVE = click.IntRange(min=1)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
@@ -42,7 +44,12 @@ STRATEGY_OPTIONS = (
     click.option("--brief-epochs", default=3, show_default=True, type=_POSITIVE, help="Of a brief one (cascade)."),
     click.option("--kept", default=8, show_default=True, type=_POSITIVE, help="Trained briefly (cascade)."),
     click.option("--parallel", type=_POSITIVE, help="Trials open at once, part of the search; 2 with --train, else 1."),
-    click.option("--recipe", default="quick", show_default=True, help="Of training: quick, augmented, darts_cifar."),
+    click.option(
+        "--recipe",
+        default="quick",
+        show_default=True,
+        help="Of training: quick, augmented, darts_cifar; a supernet crops and flips as it says.",
+    ),
     click.option(
         "--valid-fraction", default=0.25, show_default=True, type=float, help="Share of training images to choose by."
     ),
@@ -63,6 +70,16 @@ STRATEGY_OPTIONS = (
         "--seeds", default=1, show_default=True, type=_POSITIVE, help="Searches by a supernet, from --seed on."
     ),
     click.option("--supernet", multiple=True, metavar="KEY=VALUE", help="Option of the supernet, such as width=8."),
+    click.option(
+        "--select",
+        type=click.Choice(_SELECTIONS),
+        help="How an architecture is read off a supernet: the method's own way, by what its accuracy loses without an "
+        "operation, near-ties broken by score, or the best-scored of all epochs.",
+    ),
+    click.option(
+        "--alpha-prior", type=shared.RegistryName("proxies"), help="First architecture parameters by this score."
+    ),
+    click.option("--prune-operations", metavar="PROXY=N", help="Keep the N best operations of each row by this score."),
     click.option(
         "--hessian-every",
         default=1,
@@ -93,7 +110,7 @@ def refuse_supernet_options(context: click.Context) -> None:
     """A usage error for an option that only searches by a supernet have."""
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if parameter.name in ("search_epochs", "seeds", "supernet", "hessian_every") and given:
+        if parameter.name in _OF_SUPERNETS and given:
             raise click.UsageError(f"{parameter.opts[0]} goes with a search by a supernet (`naswot list presets`)")
 
 
@@ -199,3 +216,23 @@ def constrained(
         limits.setdefault("latency", math.inf)
     held = space if benchmark is None else space_held(benchmark)
     return (ConstrainedSpace(held, limits, costs) if limits else held), latency
+
+
+def help_by_scores(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``--select --alpha-prior --prune-operations`` as parts of a plan: ``hooks``, and any ``selection``."""
+    from naswot.differentiable.perturbation_selection import PerturbationSelection
+    from naswot.differentiable.priors import AlphaPrior, PruneOperations
+    from naswot.differentiable.score_guided import ScoreGuided
+    from naswot.differentiable.zero_cost_selection import BestScoredEpoch
+
+    makes = {"perturbation": PerturbationSelection, "score_guided": ScoreGuided, "best_scored_epoch": BestScoredEpoch}
+    hooks: list[Any] = []
+    if given["prune_operations"]:
+        proxy, _, number = given["prune_operations"].partition("=")
+        if not number.isdigit():
+            told = f"expected PROXY=N, such as naswot=3, but got {given['prune_operations']!r}"
+            raise click.BadParameter(told, param_hint="--prune-operations")
+        hooks.append(PruneOperations(proxy, keep=int(number)))
+    if given["alpha_prior"]:
+        hooks.append(AlphaPrior(given["alpha_prior"]))
+    return {"hooks": hooks, "selection": {"selection": makes[given["select"]]()} if given["select"] else {}}

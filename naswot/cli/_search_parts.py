@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from naswot.cli import _run as run
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -61,14 +63,14 @@ def train_finalist(
     genotype: Genotype,
     training: TrainingEvaluator,
     images: ImageSet,
+    source: Mapping[str, Any],
     folder: Path,
     progress: Progress,
 ) -> dict[str, object]:
-    """Train the winner from scratch on all training images, and look at the test images once."""
+    """Train the winner from scratch on all training images, and look at the test images of the same source once."""
     import torch
 
     from naswot._files import whole_file
-    from naswot.data import get_data
     from naswot.evaluate import single_thread
     from naswot.searcher import Trial
     from naswot.seeding import derive_seed
@@ -86,7 +88,7 @@ def train_finalist(
         checkpoint = folder / "unfinished" / f"final-{derive_seed(genotype) % 2**32:08x}.pt"
         seed = derive_seed(given["seed"], "final")
         train(model, images, None, recipe, seed=seed, checkpoint=checkpoint, device=given["device"], on_epoch=after)
-        held_out = get_data(given["data"], root=given["data_root"], size=given["size"], split="test")
+        held_out = run.images_of({**source, "split": "test"}, given["data_root"])
         found = test_accuracy(model, held_out)
     with whole_file(folder / "weights.pt") as part:
         torch.save(model.state_dict(), part)

@@ -49,7 +49,8 @@ def run_strategy(given: dict[str, Any]) -> None:
         raise click.UsageError("--train trains really, --benchmark looks trainings up: give one of them")
     benchmark = benchmark_of(given) if given["table"] else None
     space = get_space(given["space"]) if benchmark is None else benchmark.space
-    images = run.images_of(source_of(given, benchmark), given["data_root"])
+    source = source_of(given, benchmark)
+    images = run.images_of(source, given["data_root"])
     build = {} if benchmark is None else benchmark.build
     proxies = run.evaluator_of(given, space, images, build=build, pruned=given["pruned"])
     limited, latency = asked.constrained(given, space, images, proxies.build, benchmark)
@@ -86,7 +87,9 @@ def run_strategy(given: dict[str, Any]) -> None:
             summary = _summary(given, result, space, folder, options)
             _write(result, space, summary, folder)
             if training is not None and result.best is not None:
-                summary["final"] = train_finalist(given, result.best.trial.genotype, training, images, folder, progress)
+                summary["final"] = train_finalist(
+                    given, result.best.trial.genotype, training, images, source, folder, progress
+                )
                 write_json(folder / "summary.json", summary)
         except KeyboardInterrupt:
             progress.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +17,7 @@ from naswot.cli import _options as shared
 from naswot.cli import _run as run
 from naswot.cli import _search_options as asked
 from naswot.cli import _search_parts as parts
+from naswot.cli._supernet_pictures import Pictures
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -34,21 +36,25 @@ if TYPE_CHECKING:
 _USED = (
     *("space", "data", "data_root", "size", "batch_size", "seed", "device", "workers", "out", "as_json"),
     *("strategy", "train", "table", "epochs", "brief_epochs", "recipe", "valid_fraction", "build"),
-    *("search_epochs", "seeds", "supernet", "hessian_every"),
+    *("search_epochs", "seeds", "supernet", "hessian_every", "select", "alpha_prior", "prune_operations"),
 )
 _SHOWN = {"train_loss": "loss", "valid_accuracy": "accuracy", "discretisation_gap": "gap", "eigenvalue": "eigenvalue"}
 
 
 def run_supernet(given: dict[str, Any]) -> None:
     """Search by a supernet from every seed, judge what was found, write the run folder, print."""
-    from naswot.differentiable.runs import ImageTasks, run_searches
+    from naswot.differentiable.runs import run_searches
+    from naswot.differentiable.searching import ImageTasks
     from naswot.space import get_space
+    from naswot.training.recipe import get_recipe
     from naswot.workers import available_cores, worker_pool
 
     _refuse_other_options()
     benchmark = parts.benchmark_of(given) if given["table"] else None
     space = get_space(given["space"]) if benchmark is None else benchmark.space
-    images = run.images_of(parts.source_of(given, benchmark), given["data_root"])
+    _refuse_text(given, space)
+    source = parts.source_of(given, benchmark)
+    images = run.images_of(source, given["data_root"])
     plans = _plans(given)
     seeds = tuple(range(given["seed"], given["seed"] + given["seeds"]))
     train, valid = _parts(given, images, plans[0])
@@ -56,15 +62,17 @@ def run_supernet(given: dict[str, Any]) -> None:
     judge = _judge(given, space, train, valid, benchmark, len(plans) > 1)
     monitors = _monitors(given)
     build = shared.key_values(given["supernet"])
-    tasks = ImageTasks(train, valid, device)
+    changes = get_recipe(given["recipe"])
+    tasks = ImageTasks(train, valid, device, changes.crop_padding, changes.flip)
     options = _options(space, given, plans, monitors, build, judge, tasks)
-    folder = Path(given["out"] or Path("runs") / _folder_name(given, space, options))
+    folder = Path(given["out"] or Path("runs") / _folder_name(given, source["data"], space, options))
     workers = min(given["workers"] or (available_cores() if device == "cpu" else 1), len(seeds) * len(plans))
     with (
         run.open_store(folder, options, device) as store,
         run.progress(given["as_json"]) as progress,
         worker_pool(workers) as executor,
     ):
+        keep = _keeping(store, space)
         try:
             runs = run_searches(
                 space,
@@ -76,13 +84,17 @@ def run_supernet(given: dict[str, Any]) -> None:
                 monitors=monitors,
                 folder=folder / "checkpoints",
                 judge=judge,
+                after=Pictures(folder),
                 executor=executor,
-                on_epoch=_told(progress, store, space, plans[0].epochs, given["seeds"] * len(plans)),
+                on_epoch=_told(progress, keep, plans[0].epochs, given["seeds"] * len(plans)),
             )
+            for one in runs.runs:  # what an interruption kept from the store
+                for row in one.history:
+                    keep(one.key, row)
             summary = _summary(given, runs, judge, folder, options)
             _write(runs, summary, folder)
             if given["train"]:
-                summary["final"] = _final(given, space, train, valid, images, runs.best, folder, progress)
+                summary["final"] = _final(given, space, train, valid, images, source, runs.best, folder, progress)
                 write_json(folder / "summary.json", summary)
         except KeyboardInterrupt:
             progress.stop()
@@ -98,18 +110,32 @@ def _refuse_other_options() -> None:
             raise click.UsageError(f"{parameter.opts[0]} does not go with a search by a supernet")
 
 
+def _refuse_text(given: Mapping[str, Any], space: SearchSpace) -> None:
+    from naswot.differentiable.preset import presets
+
+    preset = presets.get(asked.named_with_options(given["strategy"])[0])
+    for name, kind in ((space.name, space.input_kind), (preset.name, preset.input_kind)):
+        if kind != "images":
+            raise click.UsageError(
+                f"{name} is made for {kind}, and this command reads images; search it in Python by "
+                "naswot.differentiable.searching.run_search_of with a TextTask"
+            )
+
+
 def _plans(given: Mapping[str, Any]) -> tuple[SearchPlan, ...]:
     from dataclasses import replace
 
-    from naswot.differentiable.preset import get_plans
+    from naswot.differentiable.preset import get_plans, presets
 
     name, options = asked.named_with_options(given["strategy"])
+    batch = {"batch_size": given["batch_size"]} if parts.is_given("batch_size") else {}
+    if batch and "batch_size" in presets.get(name).options:
+        options = {**batch, **options}  # what goes with the size of a batch is the method's to say
     plans = get_plans(name, **options)
     if given["search_epochs"] is not None:
         plans = tuple(plan.lasting(given["search_epochs"]) for plan in plans)
-    if parts.is_given("batch_size"):
-        plans = tuple(replace(plan, batch_size=given["batch_size"]) for plan in plans)
-    return plans
+    helped = asked.help_by_scores(given)
+    return tuple(replace(plan, hooks=(*plan.hooks, *helped["hooks"]), **helped["selection"], **batch) for plan in plans)
 
 
 def _parts(given: Mapping[str, Any], images: ImageSet, plan: SearchPlan) -> tuple[ImageSet, ImageSet]:
@@ -169,19 +195,30 @@ def _options(
     return {**about, **told, "plans": [plan.describe() for plan in plans], "task": task}
 
 
-def _folder_name(given: Mapping[str, Any], space: SearchSpace, options: Mapping[str, object]) -> str:
+def _folder_name(given: Mapping[str, Any], data: str, space: SearchSpace, options: Mapping[str, object]) -> str:
     digest = blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=3).hexdigest()
     name = asked.named_with_options(given["strategy"])[0]
-    return f"{name}-{space.name}-{given['data']}-seed{given['seed']}-{digest}"
+    return f"{name}-{space.name}-{data}-seed{given['seed']}-{digest}"
 
 
-def _told(
-    progress: Progress, store: ResultStore, space: SearchSpace, epochs: int, n: int
-) -> Callable[[RunKey, Row], None]:
-    """What moves the bars, one for each search, and keeps what every epoch measured."""
+def _keeping(store: ResultStore, space: SearchSpace) -> Callable[[RunKey, Row], None]:
+    """What puts the numbers of an epoch into the store."""
     from naswot.differentiable.runs import seed_of
     from naswot.types import Evaluation
 
+    def keep(key: RunKey, row: Row) -> None:
+        numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
+        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        genotype = space.parse(row["arch"]) if row["arch"] else ()
+        store.append(Evaluation(genotype, row["arch"] or "-", numbers, {}, seed_of(key), repeat=row["row"]))
+
+    return keep
+
+
+def _told(
+    progress: Progress, keep: Callable[[RunKey, Row], None], epochs: int, n: int
+) -> Callable[[RunKey, Row], None]:
+    """What moves the bars, one for each search, and keeps what every epoch measured."""
     bars: dict[RunKey, Any] = {}
 
     def told(key: RunKey, row: Row) -> None:
@@ -195,9 +232,7 @@ def _told(
         for name in row:
             if name.endswith("warning"):
                 progress.console.print(f"epoch {row['epoch']}: {row[name]}", markup=False)
-        numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
-        genotype = space.parse(row["arch"]) if row["arch"] else ()
-        store.append(Evaluation(genotype, row["arch"] or "-", numbers, {}, seed_of(key), repeat=row["row"]))
+        keep(key, row)
 
     return told
 
@@ -208,12 +243,13 @@ def _final(
     train: ImageSet,
     valid: ImageSet,
     images: ImageSet,
+    source: Mapping[str, Any],
     best: SupernetRun,
     folder: Path,
     progress: Progress,
 ) -> dict[str, object]:
     training = _training(given, space, train, valid, asked.full_epochs(given))
-    return parts.train_finalist(given, best.genotype, training, images, folder, progress)
+    return parts.train_finalist(given, best.genotype or (), training, images, source, folder, progress)
 
 
 def _summary(
@@ -225,7 +261,7 @@ def _summary(
 ) -> dict[str, Any]:
     def told(one: SupernetRun) -> dict[str, Any]:
         about = {"seed": one.key.seed, "plan": one.key.variant, "arch": one.arch, "epoch": one.epoch}
-        last = for_json({k: v for k, v in one.history[-1].items() if isinstance(v, int | float)})
+        last = for_json({k: v for k, v in (one.history or ({},))[-1].items() if isinstance(v, int | float)})
         rest = {"stopped": one.stopped, "seconds": round(one.seconds, 2), "value": one.value, "error": one.error}
         return {**about, **rest, "last_epoch": last}
 
@@ -237,6 +273,7 @@ def _summary(
         "judged_by": None if judge is None else judge.names[0],
         "searches": [told(one) for one in runs.runs],
         "seeds": [one.key.seed for one in runs.by_seed],
+        "failed": [one.key.seed for one in runs.failed],
         "mean": runs.mean,
         "spread": runs.spread,
         "best": told(runs.best),
@@ -255,7 +292,9 @@ def _write(runs: SupernetRuns, summary: dict[str, Any], folder: Path) -> None:
             writer.writerows([one.key.seed, one.key.variant, *map(row.get, names)] for row in one.history)
     write_json(folder / "summary.json", summary)
     name = asked.named_with_options(summary["strategy"])[0]
-    plot_trajectories({name: [one.history for one in runs.by_seed]}, folder / "epochs.png", title=summary["strategy"])
+    if "valid_accuracy" in names:
+        histories = {name: [one.history for one in runs.by_seed]}
+        plot_trajectories(histories, folder / "epochs.png", title=summary["strategy"])
 
 
 def _print(runs: SupernetRuns, summary: dict[str, Any], given: Mapping[str, Any]) -> None:
@@ -266,20 +305,22 @@ def _print(runs: SupernetRuns, summary: dict[str, Any], given: Mapping[str, Any]
 
     console = shared.console()
     judged = summary["judged_by"]
-    last = runs.best.history[-1]
+    last = (runs.best.history or ({},))[-1]
     numbers = [name for name in last if name in _SHOWN or name.startswith("n_skips")]
     table = Table("seed", "epoch", box=None, pad_edge=False)
     for name in [*numbers, *([judged] if judged else [])]:
         table.add_column(_SHOWN.get(name, name.removeprefix("n_")), justify="right", no_wrap=True)
     table.add_column("arch", overflow="fold", min_width=30)
     for one in runs.by_seed:
-        cells = [shared.number(one.history[-1].get(name)) for name in numbers]
+        cells = [shared.number((one.history or ({},))[-1].get(name)) for name in numbers]
         value = [] if not judged else ["-" if one.value is None else shared.number(one.value)]
         table.add_row(str(one.key.seed), str(one.epoch), *cells, *value, one.arch)
     console.print(table, "")
     for one in runs.by_seed:
         if one.stopped:
             console.print(f"seed {one.key.seed}: {one.stopped}", markup=False, soft_wrap=True)
+    for one in runs.failed:
+        console.print(f"seed {one.key.seed} failed: {one.error}", markup=False, soft_wrap=True)
     if runs.spread is not None:
         told = f"{judged} {runs.mean:.2f} ± {runs.spread:.2f} over {len(runs.values)} seeds"
         console.print(f"{told}; best of {len(runs.values)}: {shared.number(runs.best.value or 0.0)}", soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from naswot.differentiable.plan import SearchPlan
 from naswot.errors import OptionError
 from naswot.registry import Registry
+from naswot.space import InputKind
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Preset:
     Args:
         name: of the method.
         reference: paper.
+        input_kind: what its constants are for.
         make: gives its plan; or several, of which the best is kept by the validation accuracy of what they find.
     """
 
     name: str
     reference: str
     make: Callable[..., SearchPlan | tuple[SearchPlan, ...]]
+    input_kind: InputKind = "images"
 
     @property
     def summary(self) -> str:
@@ -42,16 +45,17 @@ presets: Registry[Preset] = Registry("preset", "naswot.presets", "naswot list pr
 Make = TypeVar("Make", bound=Callable[..., SearchPlan | tuple[SearchPlan, ...]])
 
 
-def register_preset(reference: str) -> Callable[[Make], Make]:
+def register_preset(reference: str, input_kind: InputKind = "images") -> Callable[[Make], Make]:
     """Decorator of a function that makes the plan of a method; it is found under the function's name.
 
     Args:
         reference: paper of the method.
+        input_kind: what its constants are for.
     """
 
     def register(make: Make) -> Make:
         name = make.__name__
-        presets.register(name, Preset(name, reference, make))
+        presets.register(name, Preset(name, reference, make, input_kind))
         return make
 
     return register

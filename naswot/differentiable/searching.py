@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from naswot.data.images import ImageSet
 from naswot.differentiable.plan import SearchPlan
 from naswot.differentiable.session import Monitor, SearchSession
 from naswot.differentiable.tasks import ImageTask, Task
 from naswot.space import SearchSpace, get_space
+from naswot.supernet import MixedSupernet
 from naswot.training._session import memory_shortage_named
 from naswot.training.checkpoint import read_checkpoint, write_checkpoint
 from naswot.types import Genotype
@@ -49,7 +48,7 @@ class SupernetResult:
     epoch: int
     stopped: str | None
     seconds: float
-    supernet: nn.Module
+    supernet: MixedSupernet
 
     @property
     def arch(self) -> str:

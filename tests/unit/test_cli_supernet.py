@@ -105,9 +105,47 @@ def test_options_of_a_preset_stand_in_brackets(search, tmp_path):
     assert "its options are" in done
 
 
+def test_the_folder_has_pictures_of_what_the_search_ended_with(search, tmp_path):
+    out = tmp_path / "run"
+    search("--strategy", "darts", *SMALL, "--out", str(out))
+    pictures = {path.name for path in out.glob("*.png")}
+    assert pictures == {"epochs.png", "seed0-alphas.png", "seed0-landscape.png", "seed0-spectrum.png"}
+    ends = json.loads((out / "seed0.json").read_text())
+    assert len(ends["alphas"]["cell"]) == 6
+    assert len(ends["eigenvalues"]) == 30
+
+
+def test_nothing_need_be_trained(search, tmp_path):
+    words = ("--supernet", "width=2", "--supernet", "n_cells=1", "--workers", "1", "--out", str(tmp_path / "run"))
+    done = search("--strategy", "zero_cost_pt(proposals=1, validations=1)", *words, "--json")
+    assert json.loads(done)["best"]["last_epoch"] == {}
+
+
+def test_a_batch_takes_the_learning_rate_along_where_the_method_says_so(search, tmp_path):
+    name = "spos(population=2, generations=1, recalibration=1)"
+    search("--strategy", name, *SMALL, "--batch-size", "64", "--out", str(tmp_path / "run"))
+    plan = told(tmp_path / "run")["options"]["plans"][0]
+    assert (plan["batch_size"], plan["weights"]["learning_rate"]) == (64, 0.5 * 64 / 1024)
+
+
+def test_scores_help_by_name(search, tmp_path):
+    helped = ("--prune-operations", "naswot=2", "--alpha-prior", "naswot", "--select", "best_scored_epoch")
+    search("--strategy", "darts", *SMALL, "--hessian-every", "0", *helped, "--out", str(tmp_path / "run"))
+    plan = told(tmp_path / "run")["options"]["plans"][0]
+    assert [hook[""] for hook in plan["hooks"]] == ["PruneOperations", "AlphaPrior"]
+    assert plan["selection"][""] == "BestScoredEpoch"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--strategy", "darts_rnn"], "darts_rnn is made for tokens"),
+        (["--strategy", "darts", "--space", "ptb_rnn"], "ptb_rnn is made for tokens"),
+        (
+            ["--strategy", "pc_darts", "--space", "mobilenet", "--batch-size", "64"],
+            "do not suit the supernet of mobilenet",
+        ),
+        (["--strategy", "darts", "--prune-operations", "naswot"], "expected PROXY=N"),
         (["--strategy", "darts", "--objective", "naswot"], "--objective does not go with a search by a supernet"),
         (["--strategy", "darts", "--proxies", "naswot"], "--proxies does not go with"),
         (["--strategy", "random", "--search-epochs", "3"], "--search-epochs goes with a search by a supernet"),
