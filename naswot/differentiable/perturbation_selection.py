@@ -217,13 +217,7 @@ def _tuning(
     """A function that trains for the epochs between two decisions, by the steps of the search itself."""
     plan, relaxation, epoch, optimizer = session.plan, session.relaxation, session.epoch, session.weight_optimizer
     rate = plan.weights.learning_rate * how.learning_rate
-    session.weight_optimizer = tuned = torch.optim.SGD(
-        session.supernet.weight_parameters(),
-        rate,
-        momentum=plan.weights.momentum,
-        nesterov=plan.weights.nesterov,
-        weight_decay=plan.weights.weight_decay,
-    )
+    session.weight_optimizer = tuned = plan.weights.optimizer(session.supernet.weight_parameters(), rate)
     least = min(rate, plan.weights.final_learning_rate)
     schedule = CosineAnnealingLR(tuned, max(1, times * how.epochs_between), eta_min=least)
     done = 0

@@ -25,7 +25,10 @@ from naswot.supernet import Alternatives, Mixing
 
 
 class MixedEdge(Alternatives):
-    """The weighted sum of the operations of one row; (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)).
+    """The weighted sum of the operations of one row.
+
+    In cells (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)); without partial channels the operations may as
+    well give other shapes, all the same.
 
     Args:
         place: group and row that hold its weights.

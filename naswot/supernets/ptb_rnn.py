@@ -100,7 +100,7 @@ class PTBRNNSupernet(MixedSupernet):
 
     def derive(self, strengths: Weights) -> Genotype:
         """Of each node the predecessor whose best activation is strongest, and that; none does not count."""
-        table = strengths[_GROUP].masked_fill(~self.allowed(_GROUP).to(strengths[_GROUP].device), -1.0)[:, 1:]
+        table = self.takeable(strengths, _GROUP)[:, 1:]
         genes: list[int] = []
         for node in range(1, N_NODES + 1):
             best, operation = table[_rows(node)].max(1)

@@ -26,6 +26,9 @@ Three = tuple[float, float, float]
 def p_darts(skip_dropout: Three = (0.1, 0.4, 0.7), max_skips: int = 2) -> SearchPlan:
     """Progressive DARTS: 5, 11 and 17 cells, of 8, 5 and 3 operations, and few skips at the end.
 
+    Where a supernet counts its cells by stages of the network (NAS-Bench-201, NAS-Bench-1Shot1), these are the cells of
+    each of its three stages.
+
     Args:
         skip_dropout: behind identities at the beginning of each stage.
         max_skips: in the normal cell of the architecture.
