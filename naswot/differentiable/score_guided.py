@@ -44,11 +44,12 @@ class ScoreGuided(Selection):
         OptionError: for a negative margin or no architecture.
     """
 
-    needs_state: ClassVar[bool] = True
     margin: float = 0.02
     proxy: str | Proxy = DEFAULT_PROXY
     limit: int = 100
     build: BuildOptions = ()
+
+    needs_state: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.margin >= 0.0 or self.limit < 1:
@@ -69,18 +70,9 @@ class ScoreGuided(Selection):
         return found[best(untrained_scores(session, found, self.proxy, batches=batches, build=self.build))]
 
     def open(self, session: SearchSession) -> list[Genotype]:
-        """The architectures that are left open, the space's own choice and those of largest product of weights first.
-
-        Raises:
-            OptionError: if the relaxation tells no architecture.
-        """
+        """The architectures that are left open, the space's own choice and those of largest product of weights first."""
         session.go_to_result()
         supernet = session.supernet
-        if session.relaxation.genotype(supernet) is None:
-            raise OptionError(
-                f"{type(session.relaxation).__name__} has no parameters that tell an architecture, so that none can be "
-                "nearly tied; take a selection that compares several by the weights of the supernet"
-            )
         weights = {name: table.cpu() for name, table in session.relaxation.expected(supernet).items()}
         decisions = decisions_of(supernet)
         found = dict.fromkeys([supernet.derive(weights)])

@@ -53,6 +53,7 @@ class ZeroCostPerturbation(Selection):
     build: BuildOptions = ()
 
     needs_search: ClassVar[bool] = False
+    needs_alphas: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if min(self.proposals, self.validations) < 1:
@@ -84,7 +85,7 @@ class ZeroCostPerturbation(Selection):
         step = 0
         for number in range(self.proposals):
             settled = Settled(decisions)
-            for places in rounds_of(settled, 0):
+            for places in rounds_of(settled, derive_seed(session.seed, "zero-cost perturbation", number)):
                 judge = _Score(supernet, batch_of(session.task.valid_batch(step)), proxy, session.seed)
                 step += 1
                 for place in places:
@@ -124,17 +125,8 @@ class BestScoredEpoch(Selection):
         check_scorable(session, self.proxy, self.build)
 
     def select(self, session: SearchSession) -> Genotype:
-        """The architecture; its last epoch becomes the one that counts.
-
-        Raises:
-            OptionError: if the relaxation tells no architectures.
-        """
+        """The architecture; its last epoch becomes the one that counts."""
         last = {row["arch"]: row["epoch"] for row in session.history if row["arch"]}
-        if not last:
-            raise OptionError(
-                f"{type(session.relaxation).__name__} has no parameters that tell an architecture, so that no epoch "
-                "can be chosen; take a selection that compares several by the weights of the supernet"
-            )
         archs = sorted(last, key=lambda arch: last[arch], reverse=True)
         found = [session.space.parse(arch) for arch in archs]
         batches = [batch_of(session.task.fixed_batch())]
