@@ -41,7 +41,6 @@ def run_strategy(given: dict[str, Any]) -> None:
     from naswot.space import get_space
     from naswot.workers import worker_pool
 
-    asked.refuse_supernet_options(click.get_current_context())
     if given["strategy"] == "":
         raise click.BadParameter("expected a name; `naswot list searchers` shows all", param_hint="--strategy")
     given = {**given, "strategy": given["strategy"] or ("cascade" if given["train"] else "random")}
@@ -87,9 +86,8 @@ def run_strategy(given: dict[str, Any]) -> None:
             summary = _summary(given, result, space, folder, options)
             _write(result, space, summary, folder)
             if training is not None and result.best is not None:
-                summary["final"] = train_finalist(
-                    given, result.best.trial.genotype, training, images, source, folder, progress
-                )
+                found = result.best.trial.genotype
+                summary["final"] = train_finalist(given, found, training, images, source, folder, progress)
                 write_json(folder / "summary.json", summary)
         except KeyboardInterrupt:
             progress.stop()

@@ -17,7 +17,7 @@ import click
 from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
-from naswot.cli._search_options import is_preset, refuse_strategy_options, strategy_options
+from naswot.cli._search_options import is_preset, refuse_strategy_options, refuse_supernet_options, strategy_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -101,6 +101,7 @@ def command(**given: Any) -> None:
     if given["train"] or given["strategy"] is not None or given["table"]:
         from naswot.cli._strategy import run_strategy
 
+        refuse_supernet_options(click.get_current_context())
         return run_strategy(given)
     refuse_strategy_options(click.get_current_context())
     return _screen(given)
