@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from reference.planted import write_planted
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
@@ -46,7 +47,7 @@ def test_notebooks_are_stored_without_outputs_and_explain_every_step(path):
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} >= {"first_scores", "mellor2021", "searches"}
+    assert {path.stem for path in NOTEBOOKS} >= {"first_scores", "mellor2021", "searches", "collapse"}
 
 
 def test_first_scores(monkeypatch, capsys):
@@ -86,3 +87,15 @@ def test_searches(monkeypatch, capsys):
     assert sorted(accuracies, reverse=True) == list(accuracies)
     assert sorted(sizes) == list(sizes)
     assert "s of training, had it been real" in capsys.readouterr().out
+
+
+def test_collapse(monkeypatch, capsys):
+    monkeypatch.setenv("NASWOT_SMALL", "1")
+    names = run_cells(next(path for path in NOTEBOOKS if path.stem == "collapse"))
+    out = capsys.readouterr().out
+    assert set(names["methods"]) == {"darts", "darts_es", "sdarts_rs", "sdarts_adv", "gdas", "pc_darts"}
+    assert len(names["curves"]) == 18
+    assert torch.allclose(names["weights"].sum(1), torch.ones(14))
+    assert out.count("eigenvalue 0.") == 3
+    archs = {row["arch"] for row in names["by_score"].history}
+    assert names["by_score"].arch in archs
