@@ -204,13 +204,13 @@ def test_defaults_of_the_task_and_the_supernet_are_those_of_the_paper():
 
 
 def test_second_order_clips_the_unrolled_step_and_what_the_hessian_is_applied_to():
-    """Losses 50 w^2 + 3 a w and 100 (w - 1)^2 at w = 1, a = 0: both gradients are far longer than 0.25."""
+    """Losses 50 w^2 + 3 a w and s (w - 1)^2 at w = 1, a = 0, where the first gradient is 100."""
 
-    def slope(clip_norm):
+    def slope(clip_norm, scale=100.0):
         w, a = (nn.Parameter(torch.tensor([value], dtype=torch.float64)) for value in (1.0, 0.0))
         problem = Bilevel(
             train_loss=lambda: (50 * w**2 + 3 * a * w).sum(),
-            valid_loss=lambda: (100 * (w - 1) ** 2).sum() + 0 * a.sum(),
+            valid_loss=lambda: (scale * (w - 1) ** 2).sum() + 0 * a.sum(),
             weights=[w],
             alphas=[a],
             learning_rate=0.5,
@@ -219,9 +219,10 @@ def test_second_order_clips_the_unrolled_step_and_what_the_hessian_is_applied_to
         assert w.item() == 1.0
         return found
 
-    # w' = 1 - 0.5 g, v = 200 (w' - 1), slope = -0.5 * 3 v
+    # w' = 1 - 0.5 g, v = 2 s (w' - 1), slope = -0.5 * 3 v
     assert slope(None) == pytest.approx(-1.5 * 200 * -0.5 * 100)
-    assert slope(0.25) == pytest.approx(-1.5 * -0.25, rel=1e-4)  # v clipped, its sign that of the step
+    assert slope(0.25) == pytest.approx(-1.5 * -0.25, rel=1e-4)  # v clipped
+    assert slope(0.25, 0.01) == pytest.approx(-1.5 * 0.02 * -0.5 * 0.25, rel=1e-4)  # the step clipped, v short
     assert slope(1e6) == slope(None)
     with pytest.raises(OptionError, match="clip_norm"):
         SecondOrder(clip_norm=0.0)
