@@ -3,10 +3,10 @@
 For each space and seed the three methods search from the same initialisation and batches; at the end the largest
 eigenvalue of the Hessian of the validation loss with respect to all architecture parameters on the same fixed batch,
 the accuracy of the supernet, and that with the alphas projected to the cell (same weights, no training). Differences
-to DARTS with 95 % intervals by Student's t over the seeds. The gap is taken twice: with the running statistics that the
-mixture has gathered, as DARTS validates, and with those of each batch: the first runs showed that the former do not fit a
-single architecture, so that they hide what is asked for. 3 cells of width 6, 10 epochs of 11 batches of 64; the
-alphas learn at 1e-2 as the run is some 200 times shorter than the paper's.
+to DARTS with 95 % intervals by Student's t over the seeds. The gap is taken twice: with the running statistics that
+the mixture has gathered, as DARTS validates, and with those of each batch: the first runs showed that the former do
+not fit a single architecture, so that they hide what is asked for. 3 cells of width 6, 10 epochs of 11 batches of 64;
+the alphas learn at 1e-2 as the run is some 200 times shorter than the paper's.
 """
 
 from __future__ import annotations
