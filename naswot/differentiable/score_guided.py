@@ -70,7 +70,7 @@ class ScoreGuided(Selection):
         return found[best(untrained_scores(session, found, self.proxy, batches=batches, build=self.build))]
 
     def open(self, session: SearchSession) -> list[Genotype]:
-        """The architectures that are left open, the space's own choice and those of largest product of weights first."""
+        """The architectures that are left open, the space's own choice and then by product of weights."""
         session.go_to_result()
         supernet = session.supernet
         weights = {name: table.cpu() for name, table in session.relaxation.expected(supernet).items()}
