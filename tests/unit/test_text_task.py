@@ -120,7 +120,7 @@ def test_loss_regularises_the_states_in_training_only():
 
 def test_evaluation_is_that_of_the_whole_text_at_once():
     supernet = small_supernet(scale=10.0)
-    task, model = small_task(evaluation_rows=2), supernet.at(uniform())
+    task, model = small_task(evaluation_rows=2, bptt=4), supernet.at(uniform())
     found = task.evaluate(model.train())
     assert model.training
     rows = (torch.arange(32) % 7).view(2, 16)
