@@ -304,7 +304,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize(("name", "space"), [("sdarts_rs", "nasbench201"), ("sdarts_adv", "nasbench201")])
 def test_resume_equals_uninterrupted(parts, tmp_path, name, space):
-    plan = replace(get_plan(name), batch_size=64).lasting(3)
+    plan = replace(get_plan(name), batch_size=64).lasting(2)
 
     def interrupt(row):
         if row["epoch"] == 1:

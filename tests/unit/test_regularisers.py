@@ -173,8 +173,8 @@ def test_numbers_that_do_not_fit_are_refused(options):
 
 # --------------------------------------------------------------------------------------------------- the published logs
 #
-# Skips take over in tens of epochs on CIFAR-10 at the published width, far beyond a test on a CPU, so that skips fall as
-# weight decay rises is held against the genotypes that the original searches ended with.
+# Skips take over in tens of epochs on CIFAR-10 at the published width, far beyond a test on a CPU, so that skips fall
+# as weight decay rises is held against the genotypes that the original searches ended with.
 
 
 def skips_in_logs(data_root, place):
