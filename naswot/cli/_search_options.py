@@ -115,10 +115,20 @@ def refuse_supernet_options(context: click.Context) -> None:
 
 
 def is_preset(text: str) -> bool:
-    """Whether a strategy, as it was asked for, is a method with a supernet."""
-    from naswot.differentiable.preset import list_presets
+    """Whether a strategy, as it was asked for, is a method with a supernet.
 
-    return text.partition("(")[0].strip() in list_presets()
+    Raises:
+        UnknownNameError: if it is neither that nor a searcher.
+    """
+    from naswot.differentiable.preset import list_presets
+    from naswot.errors import unknown_name
+    from naswot.searcher import list_searchers
+
+    name, (presets, searchers) = text.partition("(")[0].strip(), (list_presets(), list_searchers())
+    if name and name not in presets and name not in searchers:
+        hint = "`naswot list searchers` and `naswot list presets` show all."
+        raise unknown_name("search strategy", name, [*presets, *searchers], hint)
+    return name in presets
 
 
 def named_with_options(text: str) -> tuple[str, dict[str, Any]]:

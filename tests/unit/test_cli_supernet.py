@@ -139,6 +139,7 @@ def test_scores_help_by_name(search, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--strategy", "dartz"], "unknown search strategy 'dartz'; did you mean 'darts'?"),
         (["--strategy", "darts_rnn"], "darts_rnn is made for tokens"),
         (["--strategy", "darts", "--space", "ptb_rnn"], "ptb_rnn is made for tokens"),
         (
