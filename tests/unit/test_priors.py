@@ -157,6 +157,8 @@ def test_two_prunings_leave_what_both_of_them_leave(parts):
         both = session.supernet.allowed("cell")
     assert both.sum(1).tolist() == [2] * 6
     assert not bool((both & ~first).any())
+    with session_of(parts, SearchPlan(hooks=(hooks[0], PruneOperations("flops", keep=2)))) as session:
+        assert session.supernet.allowed("cell").tolist() == [[False, False, True, True, False]] * 6
 
 
 def test_an_operation_that_an_architecture_can_take_is_left_in_each_row(parts):
