@@ -340,16 +340,16 @@ def test_when_a_loss_is_non_monotone():
 
 
 def test_lengths_of_passages_vary_and_cover_the_text():
-    parts = list(passages(20_001, 35, seed=0, epoch=1))
+    parts = list(passages(200_001, 35, seed=0, epoch=1))
     lengths = [part.stop - part.start for part in parts]
     assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
-    assert (parts[0].start, parts[-1].stop) == (0, 20_000)
+    assert (parts[0].start, parts[-1].stop) == (0, 200_000)
     assert 5 <= min(lengths[:-1]) <= max(lengths) <= 55
     usual = [n for n in lengths[:-1] if n > 25]
-    assert 0.9 < len(usual) / len(lengths) < 1.0  # about one in twenty is half as long
+    assert 0.92 < len(usual) / len(lengths) < 0.94  # 0.95 * 0.98: one in twenty is half as long
     assert sum(usual) / len(usual) == pytest.approx(34.5, abs=1.0)  # whole numbers, cut off
-    assert list(passages(20_001, 35, seed=0, epoch=1)) == parts
-    assert list(passages(20_001, 35, seed=0, epoch=2)) != parts
+    assert list(passages(200_001, 35, seed=0, epoch=1)) == parts
+    assert list(passages(200_001, 35, seed=0, epoch=2)) != parts
     assert sum(part.stop - part.start for part in passages(9, 2, seed=0, epoch=1)) == 8
 
 
