@@ -33,8 +33,9 @@ class BinaryGates(Relaxation):
 
     Args:
         paths: what is executed in a step of the alphas. ``"two"``: two options drawn without replacement, as if the
-            row had no others; after the step both are shifted so that the sum of their exponentials is as before, which
-            leaves all other probabilities alone. A row of a single option has no pair. ``"full"``: all options.
+            row had no others; after the step both are shifted so that the sum of their exponentials is as before,
+            which leaves all other probabilities alone, unless a resource term moves these. A row of a single option
+            has no pair. ``"full"``: all options.
     Raises:
         OptionError: for other paths.
     References:
@@ -82,12 +83,12 @@ class BinaryGates(Relaxation):
         self._before = {g.name: supernet.alphas[g.name].detach().clone() for g in supernet.operation_groups}
 
     def after_step(self, supernet: MixedSupernet) -> None:
-        """Shift the pair of each row so that the sum of its exponentials is what it was; others stay as they were."""
+        """Shift the pair of each row so that the sum of its exponentials is what it was."""
         if self.paths == "two":
             for name, before in self._before.items():
                 alphas, pair = supernet.alphas[name].detach(), self._pairs[name]
                 gain = _log_sum(alphas, pair) - _log_sum(before, pair)
-                alphas.copy_(torch.where(pair, alphas - gain, before))
+                alphas.sub_(torch.where(pair, gain, 0.0))
 
 
 def _log_sum(alphas: Tensor, which: Tensor) -> Tensor:

@@ -157,6 +157,7 @@ def test_operations_have_the_parameters_worked_out_by_hand():
     by_hand |= {f"sep_conv_{k}x{k}": 2 * (k * k * c + c * c + 2 * c) for k in (3, 5, 7)}
     by_hand |= {f"dil_conv_{k}x{k}": k * k * c + c * c + 2 * c for k in (3, 5)}
     by_hand["dil_sep_conv_3x3"] = by_hand["sep_conv_3x3"]
+    by_hand["noise"] = 0
     assert {name: n_parameters(make(c, 1)) for name, make in OPERATIONS.items()} == by_hand
     halving = {name: n_parameters(make(c, 2)) for name, make in OPERATIONS.items()}
     assert halving == by_hand | {"skip_connect": c * c + 2 * c}

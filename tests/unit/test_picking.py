@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -48,6 +49,8 @@ def trained(parts):
 
     @dataclass(frozen=True)
     class First(Selection):
+        needs_alphas: ClassVar[bool] = False
+
         def select(self, session):
             return CELL
 
@@ -64,7 +67,7 @@ def trained(parts):
 
 @pytest.fixture
 def session(parts):
-    plan = SearchPlan(relaxation=UniformPath(), architect=None, batch_size=32)
+    plan = SearchPlan(relaxation=UniformPath(), architect=None, selection=BestOf(), batch_size=32)
     with SearchSession(SPACE, ImageTask(*parts, batch_size=32), plan, build=BUILD) as session:
         yield session
 
