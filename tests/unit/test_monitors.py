@@ -121,6 +121,17 @@ def test_a_measurement_repeats_and_leaves_modes_gradients_buffers_and_random_num
     assert all(p.requires_grad and bool((p.grad == 1).all()) for p in model.parameters())
 
 
+def test_a_network_that_draws_at_random_is_measured_with_the_same_numbers_each_time(parts):
+    with session_of(parts, space="robustdarts_s4", build={"width": 4, "n_cells": 2}) as session:
+        noisy = session.supernet.at(Mixing(session.relaxation.expected(session.supernet)))
+        assert session.task.evaluate(noisy) != session.task.evaluate(noisy)
+        found = []
+        for _ in range(2):
+            found.append(ProjectionMonitor().measure(session))
+            torch.rand(1)
+        assert found[0] == found[1]
+
+
 def test_monitors_measure_every_so_many_epochs(parts):
     with session_of(parts, monitors=(ShapeMonitor(every=2),)) as session:
         rows = [session.next_epoch() for _ in range(4)]
