@@ -22,12 +22,10 @@ from common import RESULTS, data_root, write
 
 from naswot.benchmark import get_benchmark
 from naswot.data import get_data
-from naswot.differentiable.monitors import ShapeMonitor
+from naswot.differentiable.monitors import HessianMonitor, ShapeMonitor
 from naswot.differentiable.plan import SearchPlan
 from naswot.differentiable.preset import get_plan
 from naswot.differentiable.searching import run_supernet_search
-from naswot.differentiable.session import SearchSession
-from naswot.differentiable.spectrum import session_curvature, spectrum
 from naswot.training.splits import three_way_split
 
 METHODS = {
@@ -40,18 +38,6 @@ METHODS = {
 }
 BATCH, IMAGES, SIZE, FASTER = 64, 4000, 16, 10.0
 BUILD = {"width": 8, "n_cells": 1}
-
-
-class Hessian:
-    """Eigenvalue and norm for all methods alike: where single paths are trained, those of the softmax mixture."""
-
-    every = 1
-
-    def measure(self, session: SearchSession) -> dict[str, float]:
-        """Two numbers."""
-        with session_curvature(session) as curvature:
-            found = spectrum(curvature)
-        return {"eigenvalue": found.eigenvalue, "frobenius_norm": found.frobenius_norm}
 
 
 def plan_of(method: str, epochs: int) -> SearchPlan:
@@ -74,7 +60,7 @@ def search(method: str, seed: int, epochs: int) -> list[dict[str, Any]]:
     benchmark = get_benchmark("nasbench201", data_root())
     images = get_data("cifar10", root=data_root(), size=SIZE).subset(torch.arange(IMAGES))
     parts = three_way_split(images, valid_fraction=0.5, seed=seed)
-    monitors = (Hessian(), ShapeMonitor())
+    monitors = (HessianMonitor(single_paths=True), ShapeMonitor())
     result = run_supernet_search(
         "nasbench201", *parts, plan_of(method, epochs), seed=seed, build=BUILD, monitors=monitors, flip=True
     )

@@ -200,12 +200,12 @@ class MixedSupernet(nn.Module, ABC):
         return FixedSupernet(alone, mixing)
 
 
-class Alternatives(nn.Module):
+class Alternatives(nn.Module, ABC):
     """A part of a supernet that holds several modules for one row of a group and runs some of them."""
 
+    @abstractmethod
     def unused(self, mixing: Mixing) -> list[nn.Module]:
         """Modules that are not executed at a mixing."""
-        raise NotImplementedError
 
 
 _LEFT_OUT = nn.Identity()  # what stands in a stand-alone copy in the place of modules that are never run

@@ -230,7 +230,7 @@ def _told(
         shown += [f"{' + '.join(skips)} skips"] if skips else []
         progress.update(bars[key], completed=row["epoch"], rate=", ".join(shown))
         for name in row:
-            if name.endswith("warning"):
+            if name.endswith(("warning", "note")):
                 progress.console.print(f"epoch {row['epoch']}: {row[name]}", markup=False)
         keep(key, row)
 

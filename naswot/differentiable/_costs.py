@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from naswot.differentiable.relaxations import equal_weights
 from naswot.errors import OptionError
 from naswot.latency import measure_latency
 from naswot.preserve import preserve
@@ -155,8 +156,7 @@ def _places(supernet: MixedSupernet) -> Iterator[Place]:
 
 def _running(supernet: MixedSupernet, active: Active | None) -> Mixing:
     """All allowed options with equal weights, of which some are executed."""
-    weights = {g.name: supernet.allowed(g.name).float() for g in supernet.groups}
-    return Mixing({name: table / table.sum(1, keepdim=True) for name, table in weights.items()}, active)
+    return Mixing(equal_weights(supernet), active)
 
 
 def _shapes(supernet: MixedSupernet, image: Tensor, modules: list[nn.Module]) -> dict[int, list[tuple[int, ...]]]:

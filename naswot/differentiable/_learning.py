@@ -31,7 +31,8 @@ class Learner:
     Attributes:
         supernet: of the present stage.
         relaxation: the plan's, with what it has learned.
-        steps: number of validation batches that were learned from.
+        epoch: number of epochs done.
+        valid_batches: number of validation batches that were learned from.
     """
 
     plan: SearchPlan
@@ -43,17 +44,19 @@ class Learner:
     alpha_optimizer: torch.optim.Optimizer
     schedule: LRScheduler
     epoch: int
-    steps: int
+    stage_number: int
+    valid_batches: int
 
     @property
     def stage(self) -> Stage:
         """The present stage."""
-        raise NotImplementedError
+        return self.plan.stages[self.stage_number]
 
     @property
     def clock(self) -> Clock:
-        """Where it stands."""
-        raise NotImplementedError
+        """Epoch within the present stage, that which runs or comes next."""
+        before = sum(stage.epochs for stage in self.plan.stages[: self.stage_number])
+        return Clock(self.epoch - before, self.stage.epochs)
 
     def begin_optimizers(self, epochs: int) -> None:
         """Optimizers for the present supernet, and the schedule of the weights' one."""
@@ -98,7 +101,7 @@ class Learner:
         found, loss = architect.gradients(
             Bilevel(
                 train_loss=lambda: self.loss(self._soft(), batch),
-                valid_loss=self._valid_loss(self.task.valid_batch(self.steps)),
+                valid_loss=self._valid_loss(self.task.valid_batch(self.valid_batches)),
                 weights=self.supernet.weight_parameters(),
                 alphas=self.supernet.architecture_parameters(),
                 learning_rate=group["lr"],
@@ -111,7 +114,7 @@ class Learner:
                 statistics=list(self.supernet.buffers()),
             )
         )
-        self.steps += 1
+        self.valid_batches += 1
         self.check(math.isfinite(loss), f"the loss of the architecture is {loss}")
         for alpha, slope in zip(self.supernet.architecture_parameters(), found, strict=True):
             alpha.grad = slope

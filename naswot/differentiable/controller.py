@@ -192,8 +192,9 @@ class ControlledPath(Relaxation):
         buffers = Buffers(modules_of(supernet))
 
         def reward(genotype: Genotype) -> float:
-            session.steps += 1
-            return task.reward(supernet, supernet.mixing_of(genotype), task.valid_batch(session.steps - 1))
+            batch = task.valid_batch(session.valid_batches)
+            session.valid_batches += 1
+            return task.reward(supernet, supernet.mixing_of(genotype), batch)
 
         try:
             with in_mode(supernet, "train"):

@@ -122,3 +122,9 @@ def softmax_weights(supernet: MixedSupernet) -> dict[str, Tensor]:
 def edge_weights(supernet: MixedSupernet) -> dict[str, Tensor]:
     """The softmax of the rows that weigh edges: what other relaxations than the softmax use for these too."""
     return {g.name: torch.softmax(masked(supernet, g), dim=1) for g in supernet.groups if g.kind == "edge"}
+
+
+def equal_weights(supernet: MixedSupernet) -> dict[str, Tensor]:
+    """The same weight for each allowed option of a row, of every group."""
+    allowed = {group.name: supernet.allowed(group.name).float() for group in supernet.groups}
+    return {name: table / table.sum(1, keepdim=True) for name, table in allowed.items()}

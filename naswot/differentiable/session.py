@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from naswot.differentiable._learning import Learner
-from naswot.differentiable.plan import SearchPlan, Stage
-from naswot.differentiable.relaxations import Clock
+from naswot.differentiable.plan import SearchPlan
 from naswot.differentiable.tasks import Task
 from naswot.errors import OptionError
 from naswot.seeding import derive_seed, random_state, seeded, set_random_state
@@ -54,7 +53,6 @@ class SearchSession(Learner):
         monitors: what is measured after the epochs.
     Attributes:
         epoch: number of epochs done; a search that went back has a longer history.
-        clock: epoch within the stage while it runs.
         history: one mapping for each epoch that was run.
         stopped: why the search ended before its last epoch.
     """
@@ -74,7 +72,7 @@ class SearchSession(Learner):
         self.build, self.monitors = dict(build or {}), tuple(monitors)
         self.relaxation = copy.deepcopy(plan.relaxation)
         self.hooks, self.resource = copy.deepcopy(plan.hooks), copy.deepcopy(plan.resource)
-        self.epoch = self.steps = self.stage_number = 0
+        self.epoch = self.valid_batches = self.stage_number = 0
         self.history: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self.snapshots: dict[int, dict[str, Any]] = {}
@@ -98,17 +96,6 @@ class SearchSession(Learner):
         self._exit.close()
 
     # ------------------------------------------------------------------------------------------------------- its parts
-
-    @property
-    def stage(self) -> Stage:
-        """The present stage."""
-        return self.plan.stages[self.stage_number]
-
-    @property
-    def clock(self) -> Clock:
-        """Epoch within the present stage, that which runs or comes next."""
-        before = sum(stage.epochs for stage in self.plan.stages[: self.stage_number])
-        return Clock(self.epoch - before, self.stage.epochs)
 
     @property
     def ended(self) -> bool:
@@ -253,7 +240,7 @@ class SearchSession(Learner):
     def _state(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
-            "steps": self.steps,
+            "valid_batches": self.valid_batches,
             "stage": self.stage_number,
             "allowed": self._allowed,
             "supernet": self.supernet.state_dict(),
@@ -270,7 +257,7 @@ class SearchSession(Learner):
             self.stage_number, self._allowed = state["stage"], state["allowed"]
             self.epoch = state["epoch"]
             self.begin_stage()
-        self.epoch, self.steps = state["epoch"], state["steps"]
+        self.epoch, self.valid_batches = state["epoch"], state["valid_batches"]
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimizer.load_state_dict(state["weight_optimizer"])
         self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])

@@ -20,6 +20,7 @@ from naswot.differentiable.decisions import Settled, decisions_of
 from naswot.differentiable.operation_scores import DEFAULT_PROXY, as_proxy, batch_of, score_of, score_or_worst
 from naswot.differentiable.perturbation_selection import rounds_of, settle
 from naswot.differentiable.plan import Selection
+from naswot.differentiable.relaxations import equal_weights
 from naswot.errors import OptionError
 from naswot.proxy import Proxy
 from naswot.seeding import derive_seed, seeded
@@ -79,8 +80,7 @@ class ZeroCostPerturbation(Selection):
         with seeded(derive_seed(session.seed, "zero-cost perturbation")):
             supernet = session.build_supernet().to(session.device)
         decisions, proxy = decisions_of(supernet), as_proxy(self.proxy)
-        present = {group.name: supernet.allowed(group.name).float() for group in supernet.groups}
-        weights = {name: table / table.sum(1, keepdim=True) for name, table in present.items()}
+        weights = equal_weights(supernet)
         score_of(supernet.at(Mixing(weights)), batch_of(session.task.valid_batch(0)), proxy)  # or say why it has none
         step = 0
         for number in range(self.proposals):

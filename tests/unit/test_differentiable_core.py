@@ -133,7 +133,7 @@ def test_alphas_every_few_steps(parts):
     plan = SearchPlan(alphas=AlphaSteps(every=3))
     with SearchSession(get_space("nasbench201"), task_of(parts), plan, build=BUILD) as session:
         session.next_epoch()
-        assert session.steps == 2  # of 4 batches the first and the fourth
+        assert session.valid_batches == 2  # of 4 batches the first and the fourth
 
 
 def test_stages_go_on_with_the_largest_operations_and_begin_anew(parts):

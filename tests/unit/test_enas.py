@@ -224,7 +224,7 @@ def test_after_an_epoch_each_sample_is_rewarded_by_a_validation_batch_of_its_own
     assert trained == [0] * session.task.steps  # only the weights learn within an epoch
     session.next_epoch()
     assert asked == list(range(12))
-    assert session.steps == 12
+    assert session.valid_batches == 12
     assert session.space.is_valid(session.space.parse(row["arch"]))
 
 

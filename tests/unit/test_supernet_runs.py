@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from reference.policy_toys import position_weighted
 
 from naswot.data import get_data
 from naswot.differentiable.plan import AlphaSteps, SearchPlan
@@ -23,11 +24,6 @@ BUILD = {"width": 2, "n_cells": 1}
 PLAN = replace(SearchPlan(alphas=AlphaSteps(learning_rate=0.1)), batch_size=32).lasting(2)
 
 
-def convolutions(genotype):
-    """A judge's value: picklable, and different for different architectures."""
-    return float(sum((i + 1) * gene for i, gene in enumerate(genotype)))
-
-
 @pytest.fixture(scope="module")
 def images():
     return three_way_split(get_data("digits").subset(torch.arange(128)), valid_fraction=0.5)
@@ -35,7 +31,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def judge():
-    return CallableEvaluator(get_space("nasbench201"), convolutions)
+    return CallableEvaluator(get_space("nasbench201"), position_weighted)
 
 
 def search(images, plans=(PLAN,), **options):
@@ -47,12 +43,12 @@ def test_a_seed_of_several_is_the_search_of_that_seed_alone(images, judge):
     for run in runs.runs:
         alone = run_supernet_search("nasbench201", *images, PLAN, seed=run.key.seed, build=BUILD)
         assert (run.history, run.arch) == (alone.history, alone.arch)
-        assert run.value == convolutions(run.genotype)
+        assert run.value == position_weighted(run.genotype)
 
 
 def test_mean_and_spread_are_of_the_seeds_and_the_best_stands_apart(images, judge):
     runs = search(images, seeds=(0, 1, 2), judge=judge)
-    values = [convolutions(run.genotype) for run in runs.runs]
+    values = [position_weighted(run.genotype) for run in runs.runs]
     assert len(set(values)) > 1
     assert runs.mean == pytest.approx(statistics.fmean(values))
     assert runs.spread == pytest.approx(statistics.stdev(values))
