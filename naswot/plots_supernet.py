@@ -68,6 +68,7 @@ def plot_trajectories(
             "default_monitors()"
         )
     panels[-1].set_xlabel("epoch")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=150)
 

@@ -51,7 +51,11 @@ STRATEGY_OPTIONS = (
         help="Of training: quick, augmented, darts_cifar; a supernet crops and flips as it says.",
     ),
     click.option(
-        "--valid-fraction", default=0.25, show_default=True, type=float, help="Share of training images to choose by."
+        "--valid-fraction",
+        default=0.25,
+        show_default=True,
+        type=float,
+        help="Share of training images to choose by; of a supernet by default that of the method.",
     ),
     click.option("--max-params", type=_ABOVE_0, help="Only networks of at most so many parameters."),
     click.option("--max-flops", type=_ABOVE_0, help="Only networks of at most so many MACs for one image."),

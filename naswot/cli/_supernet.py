@@ -52,7 +52,7 @@ def run_supernet(given: dict[str, Any]) -> None:
     _refuse_other_options()
     benchmark = parts.benchmark_of(given) if given["table"] else None
     space = get_space(given["space"]) if benchmark is None else benchmark.space
-    _refuse_text(given, space)
+    _refuse_what_does_not_fit(given, space)
     source = parts.source_of(given, benchmark)
     images = run.images_of(source, given["data_root"])
     plans = _plans(given)
@@ -110,9 +110,18 @@ def _refuse_other_options() -> None:
             raise click.UsageError(f"{parameter.opts[0]} does not go with a search by a supernet")
 
 
-def _refuse_text(given: Mapping[str, Any], space: SearchSpace) -> None:
-    from naswot.differentiable.preset import presets
+def _refuse_what_does_not_fit(given: Mapping[str, Any], space: SearchSpace) -> None:
+    from naswot.differentiable.preset import get_plans, presets
+    from naswot.supernet import list_supernets
 
+    if space.name not in list_supernets():
+        raise click.UsageError(f"{space.name} has no supernet; these spaces have: {', '.join(list_supernets())}")
+    name, options = asked.named_with_options(given["strategy"])
+    trains = given["train"] or (not given["table"] and (given["seeds"] > 1 or len(get_plans(name, **options)) > 1))
+    if parts.is_given("build") and not trains:
+        raise click.UsageError("--build is of networks that --train trains from scratch; of the supernet is --supernet")
+    if parts.is_given("epochs") and not given["train"] and not given["table"]:
+        raise click.UsageError("--epochs is of the training that --train asks for; of the supernet is --search-epochs")
     preset = presets.get(asked.named_with_options(given["strategy"])[0])
     for name, kind in ((space.name, space.input_kind), (preset.name, preset.input_kind)):
         if kind != "images":
@@ -227,11 +236,12 @@ def _told(
             bars[key] = progress.add_task(what, total=epochs, rate="")
         shown = [f"{short} {row[name]:.3g}" for name, short in _SHOWN.items() if name in row]
         skips = [f"{row[name]:g}" for name in row if name.startswith("n_skips")]
-        shown += [f"{' + '.join(skips)} skips"] if skips else []
+        shown += [f"skips {' + '.join(skips)}"] if skips else []
+        shown += ["reading the architecture off"] if row["epoch"] == epochs else []
         progress.update(bars[key], completed=row["epoch"], rate=", ".join(shown))
         for name in row:
             if name.endswith(("warning", "note")):
-                progress.console.print(f"epoch {row['epoch']}: {row[name]}", markup=False)
+                progress.console.print(f"seed {key.seed}, epoch {row['epoch']}: {row[name]}", markup=False)
         keep(key, row)
 
     return told
@@ -261,9 +271,10 @@ def _summary(
 ) -> dict[str, Any]:
     def told(one: SupernetRun) -> dict[str, Any]:
         about = {"seed": one.key.seed, "plan": one.key.variant, "arch": one.arch, "epoch": one.epoch}
-        last = for_json({k: v for k, v in (one.history or ({},))[-1].items() if isinstance(v, int | float)})
+        measured = for_json({k: v for k, v in _measured(one).items() if isinstance(v, int | float)})
+        warnings = [text for row in one.history for name, text in row.items() if name.endswith("warning")]
         rest = {"stopped": one.stopped, "seconds": round(one.seconds, 2), "value": one.value, "error": one.error}
-        return {**about, **rest, "last_epoch": last}
+        return {**about, **rest, "measured": measured, "warnings": warnings}
 
     return {
         "command": "search",
@@ -279,6 +290,14 @@ def _summary(
         "best": told(runs.best),
         "final": {},
     }
+
+
+def _measured(one: SupernetRun) -> Row:
+    """What the monitors found in the epoch that counts; of its cell only if that is the one that was taken."""
+    row = next((row for row in reversed(one.history) if row["epoch"] == one.epoch), {})
+    of_the_cell = ("projected_accuracy", "discretisation_gap")
+    same = row.get("arch") == one.arch
+    return {k: v for k, v in row.items() if same or not (k in of_the_cell or k.startswith("n_skips"))}
 
 
 def _write(runs: SupernetRuns, summary: dict[str, Any], folder: Path) -> None:
@@ -305,20 +324,23 @@ def _print(runs: SupernetRuns, summary: dict[str, Any], given: Mapping[str, Any]
 
     console = shared.console()
     judged = summary["judged_by"]
-    last = (runs.best.history or ({},))[-1]
-    numbers = [name for name in last if name in _SHOWN or name.startswith("n_skips")]
+    measured = [_measured(one) for one in runs.by_seed]
+    numbers = [n for n in dict.fromkeys(n for row in measured for n in row) if n in _SHOWN or n.startswith("n_skips")]
     table = Table("seed", "epoch", box=None, pad_edge=False)
-    for name in [*numbers, *([judged] if judged else [])]:
-        table.add_column(_SHOWN.get(name, name.removeprefix("n_")), justify="right", no_wrap=True)
+    titles = [_SHOWN.get(name, name.removeprefix("n_")) for name in numbers]
+    for title in [*titles, *([f"{'table' if given['table'] else 'trained'}: {judged}"] if judged else [])]:
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("arch", overflow="fold", min_width=30)
-    for one in runs.by_seed:
-        cells = [shared.number((one.history or ({},))[-1].get(name)) for name in numbers]
+    for one, row in zip(runs.by_seed, measured, strict=True):
+        cells = [f"{row[n]:g}" if n.startswith("n_") and n in row else shared.number(row.get(n)) for n in numbers]
         value = [] if not judged else ["-" if one.value is None else shared.number(one.value)]
         table.add_row(str(one.key.seed), str(one.epoch), *cells, *value, one.arch)
     console.print(table, "")
     for one in runs.by_seed:
-        if one.stopped:
-            console.print(f"seed {one.key.seed}: {one.stopped}", markup=False, soft_wrap=True)
+        warnings = [text for row in one.history for name, text in row.items() if name.endswith("warning")]
+        for told in (one.stopped, *warnings, one.error):
+            if told:
+                console.print(f"seed {one.key.seed}: {told}", markup=False, soft_wrap=True)
     for one in runs.failed:
         console.print(f"seed {one.key.seed} failed: {one.error}", markup=False, soft_wrap=True)
     if runs.spread is not None:

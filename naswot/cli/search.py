@@ -103,6 +103,7 @@ def command(**given: Any) -> None:
 
         refuse_supernet_options(click.get_current_context())
         return run_strategy(given)
+    refuse_supernet_options(click.get_current_context())
     refuse_strategy_options(click.get_current_context())
     return _screen(given)
 

@@ -115,10 +115,20 @@ def test_the_folder_has_pictures_of_what_the_search_ended_with(search, tmp_path)
     assert len(ends["eigenvalues"]) == 30
 
 
+def test_what_is_shown_beside_an_architecture_is_its_own(search, tmp_path):
+    words = (*SMALL, "--hessian-every", "0", "--select", "perturbation", "--out", str(tmp_path / "run"))
+    done = search("--strategy", "darts", *words)
+    row, best = rows_of(tmp_path / "run")[-1], told(tmp_path / "run")["best"]
+    assert row["arch"] != best["arch"]  # it was read off in another way than by the alphas
+    assert best["measured"]["valid_accuracy"] == pytest.approx(float(row["valid_accuracy"]))
+    assert not {"discretisation_gap", "projected_accuracy", "n_skips_cell"} & set(best["measured"])
+    assert "gap" not in done.splitlines()[0]
+
+
 def test_nothing_need_be_trained(search, tmp_path):
     words = ("--supernet", "width=2", "--supernet", "n_cells=1", "--workers", "1", "--out", str(tmp_path / "run"))
     done = search("--strategy", "zero_cost_pt(proposals=1, validations=1)", *words, "--json")
-    assert json.loads(done)["best"]["last_epoch"] == {}
+    assert json.loads(done)["best"]["measured"] == {}
 
 
 def test_a_batch_takes_the_learning_rate_along_where_the_method_says_so(search, tmp_path):
@@ -150,8 +160,13 @@ def test_scores_help_by_name(search, tmp_path):
         (["--strategy", "darts", "--objective", "naswot"], "--objective does not go with a search by a supernet"),
         (["--strategy", "darts", "--proxies", "naswot"], "--proxies does not go with"),
         (["--strategy", "random", "--search-epochs", "3"], "--search-epochs goes with a search by a supernet"),
-        (["--seeds", "3"], "--seeds goes with"),
-        (["--strategy", "darts", "--space", "natsbench_sss"], "natsbench_sss"),
+        (["--seeds", "3"], "--seeds goes with a search by a supernet"),
+        (["--strategy", "darts", "--build", "width=4"], "of the supernet is --supernet"),
+        (["--strategy", "darts", "--epochs", "3"], "of the supernet is --search-epochs"),
+        (
+            ["--strategy", "darts", "--space", "natsbench_sss"],
+            "natsbench_sss has no supernet; these spaces have: darts",
+        ),
         (["--strategy", "darts", *SMALL, "--batch-size", "1000"], "take a batch_size of at most"),
         (["--strategy", "p_darts", "--search-epochs", "2"], "one epoch for each of 3 stages"),
         (["--strategy", "darts", "--supernet", "depth=3"], "depth"),
