@@ -166,8 +166,9 @@ class Evaluator:
             raise OptionError(f"expected a batch of at least 1 image, but got batch_size={self.batch_size}")
         if not self.proxies:
             raise OptionError("expected at least one proxy, but got none")
-        for proxy in self.names:  # a misspelt name is refused before the first architecture too
-            get_proxy(proxy)
+        for proxy in self.proxies:  # a misspelt name is refused before the first architecture too
+            if isinstance(proxy, str):
+                get_proxy(proxy)
         check_build(self.space, self._building)
         check_kind(self.space, self.batch(0))
 
