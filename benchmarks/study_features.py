@@ -63,6 +63,78 @@ def _norms(name: str, parameter: nn.Parameter, gradient: Tensor) -> tuple[tuple[
     return ((float(gradient.norm()), float(parameter.detach().norm())),)
 
 
+def alignment_feature(seen: Seen, passes: Passes, *, which: str = "corr_mean") -> float:
+    """One of the features that compare the kernels of the live layers with the labels, or with the pixels."""
+    return float(passes.once("study alignment", lambda: dict(_alignment(seen["kernels"], passes))).get(which, math.nan))
+
+
+def _alignment(kernels: Any, passes: Passes) -> Any:
+    live = dependence_of(passes)
+    chosen = [(token, k) for index, token, k in kernels if index in live.calls and bool((k != k[0, 0]).any())]
+    own = list(dict(chosen).values())
+    if not own:
+        return
+    targets = passes.batch.targets
+    assert targets is not None
+    same = (targets[:, None] == targets[None]).double()
+    pixels = torch.nn.functional.adaptive_avg_pool2d(passes.batch.tensors()[0].double(), 8).flatten(1)
+    near = -torch.cdist(pixels, pixels)
+    memo = {id(k): _of_aligned(k, same, near) for k in own}
+    units = torch.tensor([float(k[0, 0]) for k in own], dtype=torch.float64)
+    for what in next(iter(memo.values())):
+        values = torch.tensor([memo[id(k)][what] for k in own], dtype=torch.float64)
+        yield f"{what}_mean", float(values.mean())
+        yield f"{what}_last", float(values[-1])
+        yield f"{what}_units", float((values * units).sum() / units.sum())
+        yield f"{what}_max", float(values.max())
+        yield f"{what}_late", float(values[len(values) // 2 :].mean())
+        yield f"{what}_calls", float(torch.tensor([memo[id(k)][what] for _, k in chosen]).mean())
+    for what, value in _of_aligned(torch.stack(own).sum(0), same, near).items():
+        yield f"{what}_joint", value
+
+
+def _of_aligned(kernel: Tensor, same: Tensor, near: Tensor) -> dict[str, float]:
+    n = len(kernel)
+    k = kernel / kernel[0, 0]
+    pairs = torch.triu(torch.ones(n, n, dtype=torch.bool), 1)
+    a, s = k[pairs], same[pairs]
+    within, between = a[s == 1].mean(), a[s == 0].mean()
+    centred = [m - m.mean(0, keepdim=True) - m.mean(1, keepdim=True) + m.mean() for m in (k, same)]
+    return {
+        "cka": float((centred[0] * centred[1]).sum() / (centred[0].norm() * centred[1].norm())),
+        "ucka": _unbiased(k, same),
+        "corr": _correlation(a, s),
+        "gap": float(within - between),
+        "lgap": float((1 - between).log() - (1 - within + JITTER).log()),
+        "pix": _correlation(a, near[pairs]),
+        "adiv": _of_kernel(kernel)["div"],
+        "apair": float((1 - a.square() + JITTER).log().mean()),
+    }
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).sum() / (x.norm() * y.norm() + 1e-30))
+
+
+def _unbiased(first: Tensor, second: Tensor) -> float:
+    """CKA by the unbiased estimator of HSIC (Song et al., JMLR 2012), which does not depend on N in the mean."""
+
+    def hsic(k: Tensor, m: Tensor) -> Tensor:
+        n = len(k)
+        k, m = k.clone().fill_diagonal_(0), m.clone().fill_diagonal_(0)
+        cross = (k.sum(0) * m.sum(0)).sum()
+        return (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)
+
+    product = hsic(first, first) * hsic(second, second)
+    return float(hsic(first, second) / product.sqrt()) if product > 0 else 0.0
+
+
+ALIGNMENT = tuple(
+    f"{what}_{where}"
+    for what in ("cka", "ucka", "corr", "gap", "lgap", "pix", "adiv", "apair")
+    for where in ("mean", "last", "units", "max", "late", "calls", "joint")
+)
 KERNELS = {"kernels": Activation(_kernel_of)}
 GRADIENTS = {"norms": Gradient(_norms)}
 
@@ -157,6 +229,9 @@ FEATURES = {f"f_{name}": _feature(name, forward_feature, KERNELS, ("scratch",)) 
 FEATURES |= {
     f"f_{name}": _feature(name, backward_feature, GRADIENTS, ("gradients", "input_jacobian")) for name in BACKWARD
 }
+FEATURES |= {
+    f"f_{name}": _feature(name, alignment_feature, KERNELS, ("scratch", "targets")) for name in ALIGNMENT
+}
 FEATURES = {name: Proxy(**{**vars(p), "name": name}) for name, p in FEATURES.items()}
 
 
@@ -171,22 +246,24 @@ class Task:
     build: Mapping[str, Any] = field(default_factory=dict)
     file: str = ""
     repeats: int = 2
+    aligned: int = 128
 
 
-SMALL_IMAGENET: Any = {"images": {"data": "cifar10", "size": 64}, "build": {"stem": "imagenet"}, "batch_size": 16}
+SMALL_IMAGENET: Any = {"images": {"data": "cifar10", "size": 64}, "build": {"stem": "imagenet"}, "batch_size": 16, "aligned": 64}
 """Networks for ImageNet get smaller images, so that a thousand of them can be measured on a desk."""
 TASKS = (
     Task("nasbench201_digits", 640, repeats=3),
     *(Task(f"nds_{name}_in", **SMALL_IMAGENET) for name in ("resnext_a", "resnext_b", "darts", "enas", "nasnet")),
     *(Task(f"nds_{name}_in", **SMALL_IMAGENET) for name in ("pnas", "amoeba")),
     Task("nasbench_macro", 500),
-    Task("transnasbench101_micro", 500, 32, {"data": "cifar10", "size": 64}),
+    Task("transnasbench101_micro", 500, 32, {"data": "cifar10", "size": 64}, aligned=64),
     *(Task(f"nds_{name}_lr_wd_in", 250, **SMALL_IMAGENET) for name in ("resnet", "vanilla")),
     Task("nds_darts_fix_w_d_in", 250, **SMALL_IMAGENET),
     Task("nasbench201", 1000),
-    Task("nasbench101", 500, 16, file="nasbench101/nb101_all_accuracy_params.parquet"),
+    Task("nasbench101", 500, 16, file="nasbench101/nb101_all_accuracy_params.parquet", aligned=48),
 )
 STAGES: dict[str, list[str | Proxy]] = {
+    "alignment": [FEATURES[f"f_{name}"] for name in ALIGNMENT],
     "forward": [FEATURES[f"f_{name}"] for name in FORWARD],
     "backward": [*(FEATURES[f"f_{name}"] for name in BACKWARD), *CHEAP],
     "baselines": [*DEAR, get_proxy("vkdnw_entropy", n_images=4)],
@@ -198,15 +275,17 @@ def main() -> None:
     parser.add_argument("--store", required=True, help="folder that keeps the scores")
     parser.add_argument("--stages", default=",".join(STAGES), help="which features are worked out, if not known")
     parser.add_argument("--only", default=",".join(task.benchmark for task in TASKS), help="which spaces")
+    parser.add_argument("--export", action="store_true", help="only write what is known")
     parser.add_argument("--repeats", type=int, default=99, help="at most that many")
     given = parser.parse_args()
     Path(given.store).mkdir(parents=True, exist_ok=True)
     for stage in given.stages.split(","):
         for task in TASKS:
             if task.benchmark in given.only.split(","):
-                repeats = min(given.repeats, task.repeats) if stage == "forward" else 1
+                repeats = min(given.repeats, task.repeats) if stage in ("forward", "alignment") else 1
                 start = time.monotonic()
-                fill(task, stage, Path(given.store), repeats)
+                if not given.export:
+                    fill(task, stage, Path(given.store), repeats)
                 print(f"{stage} of {task.benchmark}: {time.monotonic() - start:.0f} s", flush=True)
                 export(task, Path(given.store))
 
@@ -222,9 +301,8 @@ def source_of(task: Task) -> tuple[Benchmark, Any, dict[str, Any]]:
 def fill(task: Task, stage: str, store: Path, repeats: int) -> None:
     """Work out what the store lacks of one stage on one space."""
     benchmark, images, build = source_of(task)
-    evaluator = Evaluator(
-        benchmark.space, images, tuple(STAGES[stage]), batch_size=task.batch_size, build={**build, **task.build}
-    )
+    size = task.aligned if stage == "alignment" else task.batch_size
+    evaluator = Evaluator(benchmark.space, images, tuple(STAGES[stage]), batch_size=size, build={**build, **task.build})
     sample = sample_of(benchmark, min(task.n, len(benchmark)))
     with (
         ResultStore(store / f"{task.benchmark}-{stage}.sqlite", options=evaluator.describe()) as results,
@@ -243,17 +321,19 @@ def export(task: Task, store: Path) -> None:
         if path.exists():
             with ResultStore(path, read_only=True) as results:
                 for e in results:
-                    rows.setdefault((e.arch, e.repeat), {}).update(e.scores)
+                    rows.setdefault(("-".join(map(str, e.genotype)), e.repeat), {}).update(e.scores)
+    if not rows:
+        return
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     folder = RESULTS / "study"
     folder.mkdir(parents=True, exist_ok=True)
     facts = provenance(images=f"{dict(task.images)}", batch=task.batch_size, build=f"{dict(task.build)}", jitter=JITTER)
     with (folder / f"{task.benchmark}.csv.gz").open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as out:
         text = [f"# {key}: {value}" for key, value in facts.items()]
-        text.append(",".join(['"arch"', "repeat", *names]))
-        for (arch, repeat), row in sorted(rows.items()):
+        text.append(",".join(["genotype", "repeat", *names]))
+        for (genotype, repeat), row in sorted(rows.items()):
             cells = (f"{row[name]:.6g}" if name in row else "" for name in names)
-            text.append(",".join([f'"{arch}"', str(repeat), *cells]))
+            text.append(",".join([genotype, str(repeat), *cells]))
         out.write(("\n".join(text) + "\n").encode())
 
 
