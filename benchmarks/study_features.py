@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from common import RESULTS, data_root, provenance
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from naswot.proxy import Proxy, get_proxy
 from naswot.scoring import agreement_counts
 from naswot.store import ResultStore
 from naswot.workers import available_cores, worker_pool
+from proxies.code_alignment import alignment
 
 JITTER = 1e-6
 CHEAP = ("naswot", "params", "flops", "trainable_layers", "synflow", "jacov", "grad_norm", "snip", "meco", "swap")
@@ -63,77 +65,60 @@ def _norms(name: str, parameter: nn.Parameter, gradient: Tensor) -> tuple[tuple[
     return ((float(gradient.norm()), float(parameter.detach().norm())),)
 
 
-def alignment_feature(seen: Seen, passes: Passes, *, which: str = "corr_mean") -> float:
-    """One of the features that compare the kernels of the live layers with the labels, or with the pixels."""
+def alignment_feature(seen: Seen, passes: Passes, *, which: str = "cka_mean") -> float:
+    """One of the features that ask whether the kernels of the live layers suit the labels."""
     return float(passes.once("study alignment", lambda: dict(_alignment(seen["kernels"], passes))).get(which, math.nan))
 
 
 def _alignment(kernels: Any, passes: Passes) -> Any:
     live = dependence_of(passes)
-    chosen = [(token, k) for index, token, k in kernels if index in live.calls and bool((k != k[0, 0]).any())]
-    own = list(dict(chosen).values())
-    if not own:
-        return
+    own = {token: k for index, token, k in kernels if index in live.calls and bool((k != k[0, 0]).any())}
     targets = passes.batch.targets
     assert targets is not None
-    same = (targets[:, None] == targets[None]).double()
-    pixels = torch.nn.functional.adaptive_avg_pool2d(passes.batch.tensors()[0].double(), 8).flatten(1)
-    near = -torch.cdist(pixels, pixels)
-    memo = {id(k): _of_aligned(k, same, near) for k in own}
-    units = torch.tensor([float(k[0, 0]) for k in own], dtype=torch.float64)
-    for what in next(iter(memo.values())):
-        values = torch.tensor([memo[id(k)][what] for k in own], dtype=torch.float64)
+    if not own:
+        return
+    rows = [_of_aligned(k, targets) for k in own.values()]
+    units = torch.tensor([float(k[0, 0]) for k in own.values()], dtype=torch.float64)
+    for what in rows[0]:
+        values = torch.tensor([row[what] for row in rows], dtype=torch.float64)
         yield f"{what}_mean", float(values.mean())
         yield f"{what}_last", float(values[-1])
         yield f"{what}_units", float((values * units).sum() / units.sum())
         yield f"{what}_max", float(values.max())
         yield f"{what}_late", float(values[len(values) // 2 :].mean())
-        yield f"{what}_calls", float(torch.tensor([memo[id(k)][what] for _, k in chosen]).mean())
-    for what, value in _of_aligned(torch.stack(own).sum(0), same, near).items():
+    for what, value in _of_aligned(torch.stack(list(own.values())).sum(0), targets).items():
         yield f"{what}_joint", value
 
 
-def _of_aligned(kernel: Tensor, same: Tensor, near: Tensor) -> dict[str, float]:
+def _of_aligned(kernel: Tensor, targets: Tensor) -> dict[str, float]:
+    """Alignment, with the labels and without; share of the labels predicted, and their evidence, by a Gaussian process."""
     n = len(kernel)
-    k = kernel / kernel[0, 0]
-    pairs = torch.triu(torch.ones(n, n, dtype=torch.bool), 1)
-    a, s = k[pairs], same[pairs]
-    within, between = a[s == 1].mean(), a[s == 0].mean()
-    centred = [m - m.mean(0, keepdim=True) - m.mean(1, keepdim=True) + m.mean() for m in (k, same)]
-    return {
-        "cka": float((centred[0] * centred[1]).sum() / (centred[0].norm() * centred[1].norm())),
-        "ucka": _unbiased(k, same),
-        "corr": _correlation(a, s),
-        "gap": float(within - between),
-        "lgap": float((1 - between).log() - (1 - within + JITTER).log()),
-        "pix": _correlation(a, near[pairs]),
+    classes = torch.nn.functional.one_hot(targets).double()
+    classes = classes - classes.mean(0)
+    centre = torch.eye(n, dtype=torch.float64) - 1 / n
+    k = centre @ (kernel / kernel[0, 0]) @ centre
+    labels = classes @ classes.t()
+    values, vectors = torch.linalg.eigh(k * (n / k.trace()))
+    seen, squares = vectors.t() @ classes, vectors.square()
+    found = {
+        "cka": float((k * labels).sum() / (k.norm() * labels.norm())),
+        "target": float(alignment(kernel, targets[:, None] == targets[None])),
+        "spread": float(k.trace() / k.norm()),
         "adiv": _of_kernel(kernel)["div"],
-        "apair": float((1 - a.square() + JITTER).log().mean()),
     }
-
-
-def _correlation(x: Tensor, y: Tensor) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    return float((x * y).sum() / (x.norm() * y.norm() + 1e-30))
-
-
-def _unbiased(first: Tensor, second: Tensor) -> float:
-    """CKA by the unbiased estimator of HSIC (Song et al., JMLR 2012), which does not depend on N in the mean."""
-
-    def hsic(k: Tensor, m: Tensor) -> Tensor:
-        n = len(k)
-        k, m = k.clone().fill_diagonal_(0), m.clone().fill_diagonal_(0)
-        cross = (k.sum(0) * m.sum(0)).sum()
-        return (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)
-
-    product = hsic(first, first) * hsic(second, second)
-    return float(hsic(first, second) / product.sqrt()) if product > 0 else 0.0
+    for noise in (0.01, 0.03, 0.1, 0.3):
+        inverse = 1 / (values.clamp(min=0) + noise)
+        left_out = (vectors @ (inverse[:, None] * seen)) / (squares @ inverse)[:, None]
+        found[f"loo{noise}"] = float(1 - left_out.square().sum() / classes.square().sum())
+        scale = (inverse[:, None] * seen.square()).sum() / (n * classes.shape[1])
+        found[f"evidence{noise}"] = float(inverse.log().mean() / 2 - scale.log() / 2)
+    return found
 
 
 ALIGNMENT = tuple(
     f"{what}_{where}"
-    for what in ("cka", "ucka", "corr", "gap", "lgap", "pix", "adiv", "apair")
-    for where in ("mean", "last", "units", "max", "late", "calls", "joint")
+    for what in ("cka", "target", "spread", "adiv", *(f"{w}{n}" for n in (0.01, 0.03, 0.1, 0.3) for w in ("loo", "evidence")))
+    for where in ("mean", "last", "units", "max", "late", "joint")
 )
 KERNELS = {"kernels": Activation(_kernel_of)}
 GRADIENTS = {"norms": Gradient(_norms)}
@@ -253,14 +238,14 @@ SMALL_IMAGENET: Any = {"images": {"data": "cifar10", "size": 64}, "build": {"ste
 """Networks for ImageNet get smaller images, so that a thousand of them can be measured on a desk."""
 TASKS = (
     Task("nasbench201_digits", 640, repeats=3),
-    *(Task(f"nds_{name}_in", **SMALL_IMAGENET) for name in ("resnext_a", "resnext_b", "darts", "enas", "nasnet")),
-    *(Task(f"nds_{name}_in", **SMALL_IMAGENET) for name in ("pnas", "amoeba")),
-    Task("nasbench_macro", 500),
+    *(Task(f"nds_{name}_in", **SMALL_IMAGENET) for name in ("resnext_a", "resnext_b")),
     Task("transnasbench101_micro", 500, 32, {"data": "cifar10", "size": 64}, aligned=64),
-    *(Task(f"nds_{name}_lr_wd_in", 250, **SMALL_IMAGENET) for name in ("resnet", "vanilla")),
-    Task("nds_darts_fix_w_d_in", 250, **SMALL_IMAGENET),
+    Task("nasbench_macro", 500),
+    *(Task(f"nds_{name}_in", **SMALL_IMAGENET) for name in ("darts", "enas", "nasnet", "pnas", "amoeba")),
     Task("nasbench201", 1000),
     Task("nasbench101", 500, 16, file="nasbench101/nb101_all_accuracy_params.parquet", aligned=48),
+    *(Task(f"nds_{name}_lr_wd_in", 250, **SMALL_IMAGENET) for name in ("resnet", "vanilla")),
+    Task("nds_darts_fix_w_d_in", 250, **SMALL_IMAGENET),
 )
 STAGES: dict[str, list[str | Proxy]] = {
     "alignment": [FEATURES[f"f_{name}"] for name in ALIGNMENT],
@@ -275,6 +260,7 @@ def main() -> None:
     parser.add_argument("--store", required=True, help="folder that keeps the scores")
     parser.add_argument("--stages", default=",".join(STAGES), help="which features are worked out, if not known")
     parser.add_argument("--only", default=",".join(task.benchmark for task in TASKS), help="which spaces")
+    parser.add_argument("--most", type=int, default=9999, help="at most that many architectures, always the same first")
     parser.add_argument("--export", action="store_true", help="only write what is known")
     parser.add_argument("--repeats", type=int, default=99, help="at most that many")
     given = parser.parse_args()
@@ -285,7 +271,7 @@ def main() -> None:
                 repeats = min(given.repeats, task.repeats) if stage in ("forward", "alignment") else 1
                 start = time.monotonic()
                 if not given.export:
-                    fill(task, stage, Path(given.store), repeats)
+                    fill(task, stage, Path(given.store), repeats, given.most)
                 print(f"{stage} of {task.benchmark}: {time.monotonic() - start:.0f} s", flush=True)
                 export(task, Path(given.store))
 
@@ -298,12 +284,13 @@ def source_of(task: Task) -> tuple[Benchmark, Any, dict[str, Any]]:
     return benchmark, images, {"n_classes": images.n_classes, "in_channels": images.shape[0], **benchmark.build}
 
 
-def fill(task: Task, stage: str, store: Path, repeats: int) -> None:
+def fill(task: Task, stage: str, store: Path, repeats: int, most: int) -> None:
     """Work out what the store lacks of one stage on one space."""
     benchmark, images, build = source_of(task)
     size = task.aligned if stage == "alignment" else task.batch_size
     evaluator = Evaluator(benchmark.space, images, tuple(STAGES[stage]), batch_size=size, build={**build, **task.build})
     sample = sample_of(benchmark, min(task.n, len(benchmark)))
+    sample = [sample[i] for i in np.random.default_rng(0).permutation(len(sample))][:most]
     with (
         ResultStore(store / f"{task.benchmark}-{stage}.sqlite", options=evaluator.describe()) as results,
         worker_pool(available_cores()) as executor,
