@@ -46,7 +46,13 @@ DIVERSITIES = tuple(
     }.items()
     for where in wheres
 )
-GRADIENTS = {"grad_slope": (-1,), "grad_spread": (-1,), "jacobian_pair": (1,), "jacobian_div": (1,), "jacobian_norm": (1, -1)}
+GRADIENTS = {
+    "grad_slope": (-1,),
+    "grad_spread": (-1,),
+    "jacobian_pair": (1,),
+    "jacobian_div": (1,),
+    "jacobian_norm": (1, -1),
+}
 C, D = (1.0, 2.0, 4.0, 8.0), (0.25, 0.5, 1.0)
 
 

@@ -34,7 +34,6 @@ from naswot.proxy import Proxy, get_proxy
 from naswot.scoring import agreement_counts
 from naswot.store import ResultStore
 from naswot.workers import available_cores, worker_pool
-from proxies.code_alignment import alignment
 
 JITTER = 1e-6
 CHEAP = ("naswot", "params", "flops", "trainable_layers", "synflow", "jacov", "grad_norm", "snip", "meco", "swap")
@@ -115,9 +114,32 @@ def _of_aligned(kernel: Tensor, targets: Tensor) -> dict[str, float]:
     return found
 
 
+def alignment(kernel: Tensor, same: Tensor) -> Tensor:
+    """CKA of a kernel of agreement with classes, worked out for a batch of 10 classes of 10 images, over that of noise.
+
+    From means over pairs, so that the batch may have any size; () float64, 1 where all pairs agree alike.
+    """
+    n_images = len(kernel)
+    k = (kernel / kernel[0, 0]).fill_diagonal_(0)
+    pairs = ~torch.eye(n_images, dtype=torch.bool, device=k.device)
+    within, between = k[same & pairs].mean(), k[~same].mean()
+    mean = k.sum() / (n_images * (n_images - 1))
+    rows = k.sum(0)
+    total = rows.sum() ** 2 / ((n_images - 1) * (n_images - 2))
+    spread = ((k * k).sum() + total - 2 * (rows * rows).sum() / (n_images - 2)) / (n_images * (n_images - 3))
+    signal = (1 - within) + 10 * (within - between)
+    return signal / ((1 - mean) ** 2 + (99) * spread.clamp(min=0)).sqrt()
+
+
 ALIGNMENT = tuple(
     f"{what}_{where}"
-    for what in ("cka", "target", "spread", "adiv", *(f"{w}{n}" for n in (0.01, 0.03, 0.1, 0.3) for w in ("loo", "evidence")))
+    for what in (
+        "cka",
+        "target",
+        "spread",
+        "adiv",
+        *(f"{w}{n}" for n in (0.01, 0.03, 0.1, 0.3) for w in ("loo", "evidence")),
+    )
     for where in ("mean", "last", "units", "max", "late", "joint")
 )
 KERNELS = {"kernels": Activation(_kernel_of)}
@@ -214,9 +236,7 @@ FEATURES = {f"f_{name}": _feature(name, forward_feature, KERNELS, ("scratch",)) 
 FEATURES |= {
     f"f_{name}": _feature(name, backward_feature, GRADIENTS, ("gradients", "input_jacobian")) for name in BACKWARD
 }
-FEATURES |= {
-    f"f_{name}": _feature(name, alignment_feature, KERNELS, ("scratch", "targets")) for name in ALIGNMENT
-}
+FEATURES |= {f"f_{name}": _feature(name, alignment_feature, KERNELS, ("scratch", "targets")) for name in ALIGNMENT}
 FEATURES = {name: Proxy(**{**vars(p), "name": name}) for name, p in FEATURES.items()}
 
 
@@ -234,7 +254,12 @@ class Task:
     aligned: int = 128
 
 
-SMALL_IMAGENET: Any = {"images": {"data": "cifar10", "size": 64}, "build": {"stem": "imagenet"}, "batch_size": 16, "aligned": 64}
+SMALL_IMAGENET: Any = {
+    "images": {"data": "cifar10", "size": 64},
+    "build": {"stem": "imagenet"},
+    "batch_size": 16,
+    "aligned": 64,
+}
 """Networks for ImageNet get smaller images, so that a thousand of them can be measured on a desk."""
 TASKS = (
     Task("nasbench201_digits", 640, repeats=3),
@@ -247,7 +272,9 @@ TASKS = (
     *(Task(f"nds_{name}_lr_wd_in", 250, **SMALL_IMAGENET) for name in ("resnet", "vanilla")),
     Task("nds_darts_fix_w_d_in", 250, **SMALL_IMAGENET),
 )
+SCORES = ("calm", "code_evidence", "live_params", "live_flops", "live_units", "live_depth", "naswot", "params", "flops")
 STAGES: dict[str, list[str | Proxy]] = {
+    "score": [*SCORES],
     "alignment": [FEATURES[f"f_{name}"] for name in ALIGNMENT],
     "forward": [FEATURES[f"f_{name}"] for name in FORWARD],
     "backward": [*(FEATURES[f"f_{name}"] for name in BACKWARD), *CHEAP],
@@ -268,7 +295,7 @@ def main() -> None:
     for stage in given.stages.split(","):
         for task in TASKS:
             if task.benchmark in given.only.split(","):
-                repeats = min(given.repeats, task.repeats) if stage in ("forward", "alignment") else 1
+                repeats = min(given.repeats, task.repeats) if stage in ("forward", "alignment", "score") else 1
                 start = time.monotonic()
                 if not given.export:
                     fill(task, stage, Path(given.store), repeats, given.most)
@@ -287,7 +314,7 @@ def source_of(task: Task) -> tuple[Benchmark, Any, dict[str, Any]]:
 def fill(task: Task, stage: str, store: Path, repeats: int, most: int) -> None:
     """Work out what the store lacks of one stage on one space."""
     benchmark, images, build = source_of(task)
-    size = task.aligned if stage == "alignment" else task.batch_size
+    size = task.aligned if stage in ("alignment", "score") else task.batch_size
     evaluator = Evaluator(benchmark.space, images, tuple(STAGES[stage]), batch_size=size, build={**build, **task.build})
     sample = sample_of(benchmark, min(task.n, len(benchmark)))
     sample = [sample[i] for i in np.random.default_rng(0).permutation(len(sample))][:most]

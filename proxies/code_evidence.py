@@ -1,0 +1,162 @@
+r"""Code evidence: how plausible the labels are under a Gaussian process whose kernel is that of a layer's codes.
+
+The code of an image in one layer of an untrained network says which of its units lie above their threshold; the share on
+which two images agree is a kernel. NASWOT takes its log-determinant: the more the codes tell all images apart, the
+better. In the marginal likelihood of a Gaussian process the same log-determinant stands with the opposite sign, as the
+price of telling everything apart (Occam's factor), beside a term that says how well the kernel fits the labels. So a
+layer gains by telling apart what differs in class, and loses by telling apart what does not: noise, for one.
+
+Kernel: Mellor et al., Neural Architecture Search without Training, ICML 2021, arXiv:2006.04647. Marginal likelihood:
+Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, Eq. 2.30. Inference with the kernel of the
+infinitely wide network was used for architectures by Park et al., 2020, arXiv:2011.06006; here it is the finite
+network's, of every layer, and of signs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from naswot.calls import ActivationCall
+from naswot.dependence import dependence_of
+from naswot.errors import InputError
+from naswot.observers import Activation, Seen
+from naswot.passes import Passes
+from naswot.proxy import register_proxy
+from naswot.scoring import agreement_counts
+
+NOISE = 0.1
+"""Variance of the noise, that of the process being 1."""
+BLOCK = 64
+"""Images that are looked at together, so that batches of any size can be compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerKernel:
+    """Kernel of agreement of one pre-activation, (N, N) float64, integer-valued; all calls that read it share this."""
+
+    counts: Tensor
+
+
+def _kernel_of(call: ActivationCall) -> LayerKernel:
+    return LayerKernel(agreement_counts(call))
+
+
+def _note(call: ActivationCall) -> tuple[tuple[int, LayerKernel]]:
+    return ((call.index, call.once(_kernel_of)),)
+
+
+Calls = tuple[tuple[int, LayerKernel], ...]
+"""Number of each activation call, and its kernel."""
+KERNELS = Activation(_note)
+"""Observer of these."""
+
+
+def live_units_of(calls: Calls, passes: Passes) -> int:
+    """Units, for one image, of the activation calls that the output depends on; each call counts."""
+    live = dependence_of(passes).calls
+    return sum(int(kernel.counts[0, 0]) for index, kernel in calls if index in live)
+
+
+def evidence(kernels: Tensor, classes: Tensor, *, noise: float = NOISE) -> Tensor:
+    r"""Log marginal likelihood of the classes by each kernel, for each image and class, less that of pure noise.
+
+    .. math:: e = \frac{1}{2} \log \frac{\mathrm{tr}\, Y^\top Y}{\mathrm{tr}\, Y^\top G^{-1} Y} - \frac{1}{2n} \log |G|,
+        \quad G = \frac{n}{\mathrm{tr}\, \bar K} \bar K + \varepsilon I
+
+    Y is (n, C), one column for each class, and K the kernel, both centred; the process has its likeliest variance.
+
+    Args:
+        kernels: (..., n, n) float64; none of them constant.
+        classes: (n,) int64, of at least two kinds.
+        noise: epsilon.
+    Returns:
+        (...) float64 in nats; 0 for a kernel that finds nothing in common between any two images, were there no noise.
+
+    Example:
+        >>> same = torch.tensor([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.float64)
+        >>> right, wrong = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+        >>> float(evidence(same, right)) > 0 > float(evidence(same, wrong))
+        True
+    """
+    n = len(classes)
+    centre = torch.eye(n, dtype=torch.float64, device=kernels.device) - 1 / n
+    labels = centre @ torch.nn.functional.one_hot(classes).to(torch.float64)
+    centred = centre @ kernels @ centre
+    scale = n / centred.diagonal(dim1=-2, dim2=-1).sum(-1)
+    factor = torch.linalg.cholesky(
+        scale[..., None, None] * centred + noise * torch.eye(n, dtype=torch.float64, device=kernels.device)
+    )
+    whitened = torch.linalg.solve_triangular(factor, labels.expand(*factor.shape[:-1], -1), upper=False)
+    fit = labels.square().sum().log() - whitened.square().sum((-2, -1)).log()
+    values: Tensor = fit / 2 - factor.diagonal(dim1=-2, dim2=-1).log().mean(-1)
+    return values
+
+
+def blocks_of(targets: Tensor) -> list[Tensor]:
+    """Numbers of the images of each block of about ``BLOCK``, taken in turn, so that sorted classes do no harm.
+
+    Raises:
+        InputError: if a block has no two images of one class, or none of two.
+    """
+    count = max(1, len(targets) // BLOCK)
+    blocks = [torch.arange(first, len(targets), count, device=targets.device) for first in range(count)]
+    for block in blocks:
+        kinds = len(targets[block].unique())
+        if kinds in (1, len(block)):
+            what = "one class" if kinds == 1 else "as many classes"
+            raise InputError(
+                f"the evidence of labels needs several images of each of several classes, but {len(block)} images are "
+                f"of {what}; draw the batch from about ten classes"
+            )
+    return blocks
+
+
+def mean_evidence(calls: Calls, passes: Passes) -> Tensor:
+    """Mean over the live layers and the blocks, worked out once; () float64, undefined where there is no layer."""
+    targets = passes.batch.targets
+    if targets is None:
+        raise InputError("the evidence of labels needs labels, but the batch has none; pass Batch(inputs, targets)")
+    blocks = blocks_of(targets)
+
+    def compute() -> Tensor | None:
+        live = dependence_of(passes).calls
+        distinct = dict.fromkeys(kernel for index, kernel in calls if index in live)
+        values = []
+        for block in blocks:
+            parts = [kernel.counts[block][:, block] / kernel.counts[0, 0] for kernel in distinct]
+            varied = [part for part in parts if bool((part < 1).any())]
+            if varied:
+                values.append(evidence(torch.stack(varied), targets[block]).mean())
+        return torch.stack(values).mean() if values else None
+
+    found = passes.once("code evidence", compute)
+    return (
+        passes.undefined("the output depends on no activation that tells two images apart") if found is None else found
+    )
+
+
+@register_proxy(
+    reference="this project, docs/recommended_score.md; kernel of Mellor et al., ICML 2021, arXiv:2006.04647",
+    observe={"calls": KERNELS},
+    needs=("scratch", "targets"),
+    minimum_images=4,
+    fits="any classifier with activations, on a batch with several images of a class",
+    own_cost="forward and backward of 4 images",
+)
+def code_evidence(seen: Seen, passes: Passes) -> Tensor:
+    r"""Log marginal likelihood of the labels by the kernels of agreeing activation signs, the mean over the layers.
+
+    .. math:: s = \frac{1}{L} \sum_l e(K_l, y)
+
+    The layers are the pre-activations that the output depends on; one that several activations read counts once. Batches
+    of more than 64 images are looked at in blocks of about 64.
+
+    Returns:
+        () float64 in nats for each image and class, about 0; undefined where no layer tells two images apart.
+    References:
+        ``docs/recommended_score.md``; :func:`evidence`.
+    """
+    return mean_evidence(seen["calls"], passes)
