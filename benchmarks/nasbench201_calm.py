@@ -1,6 +1,6 @@
 """CALM of all NAS-Bench-201 cells, each class of equal networks once, and what a search by it finds.
 
-Writes results/nasbench201_calm.csv.gz (scores; one batch of 64 CIFAR-10 images, one initialisation, pruned networks)
+Writes results/nasbench201_calm.csv.gz (scores; 64 CIFAR-10 images, mean over batches and initialisations, pruned networks)
 and results/nasbench201_calm.csv: Kendall's tau with all trained results, tau among the best tenth by truth, and 500
 searches that draw 1,000 random cells and keep the best by a score: trained test accuracy, and CALM's paired gain on
 NASWOT, parameters and SynFlow (published scores of all cells), with intervals. Run:
@@ -36,10 +36,11 @@ Floats = NDArray[np.float64]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", required=True, help="folder that keeps the scores")
+    parser.add_argument("--repeats", type=int, default=2, help="batches and initialisations; the mean counts")
     parser.add_argument("--fast", action="store_true", help="channels-last, and bfloat16 where the processor has it")
     given = parser.parse_args()
-    scores = scored(Path(given.store), fast=given.fast)
-    keep(scores, fast=given.fast)
+    scores = scored(Path(given.store), repeats=given.repeats, fast=given.fast)
+    keep(scores, repeats=given.repeats, fast=given.fast)
     table = nb201_table("nb201_zero_cost_scores.parquet")
     params = get_benchmark("nasbench201", data_root())
     by_row = {genotype: row for row, genotype in enumerate(params.genotypes())}
@@ -53,10 +54,18 @@ def main() -> None:
         "params": params.column("cifar10", "params")[rows],
     }
     out = [row for name in DATASETS for row in told(name, known, params, rows)]
-    write("nasbench201_calm", out, batch="64 CIFAR-10 images", fast=given.fast, runs=RUNS, drawn=DRAWN)
+    write(
+        "nasbench201_calm",
+        out,
+        batch="64 CIFAR-10 images",
+        repeats=given.repeats,
+        fast=given.fast,
+        runs=RUNS,
+        drawn=DRAWN,
+    )
 
 
-def scored(store: Path, *, fast: bool) -> dict[Any, dict[str, float]]:
+def scored(store: Path, *, repeats: int, fast: bool) -> dict[Any, dict[str, float]]:
     """Scores of all cells; equal networks share theirs."""
     store.mkdir(parents=True, exist_ok=True)
     space = naswot.get_space("nasbench201")
@@ -68,13 +77,20 @@ def scored(store: Path, *, fast: bool) -> dict[Any, dict[str, float]]:
         ResultStore(store / "nasbench201_calm.sqlite", options=evaluator.describe()) as results,
         worker_pool(available_cores()) as executor,
     ):
-        answers = evaluator.map(space.genotypes(), executor=executor, store=results)
-        return {answer.genotype: dict(answer.scores) for answer in answers}
+        found: dict[Any, list[dict[str, float]]] = {}
+        for answer in evaluator.map(space.genotypes(), repeats=repeats, executor=executor, store=results):
+            found.setdefault(answer.genotype, []).append(dict(answer.scores))
+    return {
+        genotype: {name: float(np.mean([r[name] for r in rows])) for name in NAMES} for genotype, rows in found.items()
+    }
 
 
-def keep(scores: dict[Any, dict[str, float]], *, fast: bool) -> None:
+def keep(scores: dict[Any, dict[str, float]], *, repeats: int, fast: bool) -> None:
     """The table of scores."""
-    text = [f"# {key}: {value}" for key, value in provenance(batch="64 CIFAR-10 images", seed=0, fast=fast).items()]
+    text = [
+        f"# {key}: {value}"
+        for key, value in provenance(batch="64 CIFAR-10 images", seed=0, repeats=repeats, fast=fast).items()
+    ]
     text.append(",".join(["genotype", *NAMES]))
     for genotype in sorted(scores):
         numbers = (f"{scores[genotype][name]:.6g}" for name in NAMES)

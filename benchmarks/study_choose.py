@@ -1,7 +1,8 @@
 """Choose a score by the protocol of docs/recommended_score.md, from what study_features.py measured.
 
-Writes results/study_choice.csv (for each set of trained results, the rule chosen without its space, that chosen with all,
-and the baselines), results/study_rules.csv (the best candidates with their gains). Run:
+Writes results/study_rules.csv (the best rules, and the best of each kind, with their gain and Kendall's tau on every set
+of trained results) and results/study_choice.csv (for each set the rule that is chosen without its space, its tau with
+interval, and the difference to the better of params and FLOPs). Run:
 NASWOT_DATA=... python benchmarks/study_choose.py
 """
 
@@ -12,167 +13,162 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import RESULTS, data_root
+from common import RESULTS, data_root, write
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from study_features import TASKS, Task
 
 from naswot.benchmark import get_benchmark
 from naswot.correlating import datasets_with, orientation
+from naswot.statistics import compare, holm, kendall_interval
 
 Floats = NDArray[np.float64]
 SPACES = {
     "nasbench201": "nasbench201",
     "nasbench201_digits": "nasbench201",
-    "nasbench101": "nasbench101",
-    "nasbench_macro": "nasbench_macro",
-    "transnasbench101_micro": "transnasbench101_micro",
     **{f"nds_{name}_in": "nds_cells" for name in ("darts", "enas", "nasnet", "pnas", "amoeba")},
     **{f"nds_{name}_in": "nds_resnext" for name in ("resnext_a", "resnext_b")},
     **{f"nds_{name}_in": "nds_sweeps" for name in ("resnet_lr_wd", "vanilla_lr_wd", "darts_fix_w_d")},
 }
-METRICS = {"transnasbench101_micro": "best", "nasbench301": "surrogate_valid_accuracy"}
+"""Benchmarks of one space; the others are spaces of their own."""
+METRICS = {"transnasbench101_micro": "best"}
 SIZES = ("params", "macs", "units", "layers", "depth")
-DIVERSITIES = tuple(
-    f"{kind}_{where}"
-    for kind, wheres in {
-        "div": ("mean", "units", "last", "joint"),
-        "pair": ("mean", "units", "last", "joint"),
-        "rank": ("mean", "last"),
-    }.items()
-    for where in wheres
+DIVERSITIES = (
+    *(f"div_{where}" for where in ("mean", "units", "last", "joint")),
+    *(f"pair_{where}" for where in ("mean", "units", "last", "joint")),
+    *("rank_mean", "rank_last"),
 )
-GRADIENTS = {
-    "grad_slope": (-1,),
-    "grad_spread": (-1,),
-    "jacobian_pair": (1,),
-    "jacobian_div": (1,),
-    "jacobian_norm": (1, -1),
+ALIGNMENTS = ("alignment_mean", "alignment_late")
+EVIDENCES = tuple(f"evidence{noise}_{where}" for noise in (0.03, 0.1, 0.3) for where in ("mean", "late"))
+WEIGHTS: Mapping[str, Sequence[float]] = {
+    **dict.fromkeys(DIVERSITIES, (1, 2, 4, 8)),
+    **dict.fromkeys(ALIGNMENTS, (1, 2, 4, 6)),
+    **dict.fromkeys(EVIDENCES, (4, 8, 16, 24)),
 }
-C, D = (1.0, 2.0, 4.0, 8.0), (0.25, 0.5, 1.0)
+RECOMMENDED = "mean log(params, units) + 16 evidence0.1_mean"
+SHOWN = 25
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A weighted sum of terms, or of their log-ranks."""
+    """The mean of the logs of some sizes, plus a weighted measure; or a sum of log-ranks."""
 
-    terms: tuple[tuple[str, float], ...]
+    sizes: tuple[str, ...]
+    measure: str = ""
+    weight: float = 0.0
     ranked: bool = False
 
     @property
     def name(self) -> str:
-        words = " ".join(f"{w:+g} {t}" if w != 1 else f"+ {t}" for t, w in self.terms).removeprefix("+ ")
-        return f"log-ranks of {words}" if self.ranked else words
+        """How the rule is written."""
+        if self.ranked:
+            return f"log-ranks of {', '.join(self.sizes)}"
+        size = f"log {self.sizes[0]}" if len(self.sizes) == 1 else f"mean log({', '.join(self.sizes)})"
+        return f"{size} + {self.weight:g} {self.measure}" if self.measure else size
 
     @property
-    def backward(self) -> bool:
-        return any(t.startswith(("grad", "jacobian")) for t, _ in self.terms)
+    def kind(self) -> str:
+        """Family of rules."""
+        if self.ranked:
+            return "log-ranks"
+        return next(
+            (k for k in ("evidence", "alignment") if k in self.measure), "diversity" if self.measure else "size"
+        )
 
 
-@dataclass
 class Space:
-    """Architectures of one benchmark: their terms and trained results."""
+    """Architectures of one benchmark: their terms and trained results.
 
-    name: str
-    space: str
-    frame: pd.DataFrame
-    terms: Mapping[str, Floats]
-    truths: Mapping[str, Floats]
+    Args:
+        name: of the benchmark.
+        frame: features of the architectures.
+        truths: (n,) by data set, higher is better.
+    """
 
-    def __post_init__(self) -> None:
-        n = len(self.frame)
+    def __init__(self, name: str, frame: pd.DataFrame, truths: Mapping[str, Floats]) -> None:
+        self.name, self.space, self.frame, self.truths = name, SPACES.get(name, name), frame, truths
+        self.terms = terms_of(frame)
+        n = len(frame)
         self.first, self.second = np.triu_indices(n, 1)
-        self.signs = {k: self.sign(y) for k, y in self.truths.items()}
-        self.untied = {k: math.sqrt(float((s != 0).sum())) for k, s in self.signs.items()}
-        self.logranks = {k: np.log(rankdata(v) / n) for k, v in self.terms.items()}
+        self.signs = {key: self.sign(truth) for key, truth in truths.items()}
+        self.logranks = {key: np.log(rankdata(values) / n) for key, values in self.terms.items()}
 
     def sign(self, x: Floats) -> NDArray[np.float32]:
+        """Signs of the differences of all pairs."""
         return np.sign(x[self.first] - x[self.second]).astype(np.float32)
 
     def taus(self, x: Floats) -> dict[str, float]:
-        s = self.sign(np.nan_to_num(x, nan=-1e9, neginf=-1e9, posinf=1e9))
-        untied = math.sqrt(float((s != 0).sum()))
-        return {k: float(s @ t) / max(untied * self.untied[k], 1e-9) for k, t in self.signs.items()}
+        """Kendall's tau-b by data set."""
+        s = self.sign(x)
+        untied = max(1.0, float((s != 0).sum()))
+        return {k: float(s @ t) / math.sqrt(untied * float((t != 0).sum())) for k, t in self.signs.items()}
 
     def values(self, rule: Rule) -> Floats:
+        """The rule on all architectures."""
         of = self.logranks if rule.ranked else self.terms
-        return np.sum([w * of[t] for t, w in rule.terms], axis=0)
+        total: Floats = np.sum([of[size] for size in rule.sizes], axis=0)
+        if rule.ranked:
+            return total
+        return total / len(rule.sizes) + (rule.weight * of[rule.measure] if rule.measure else 0.0)
 
 
-def load(tasks: Sequence[Task] = TASKS, folder: Path = RESULTS / "study") -> list[Space]:
-    """All spaces with their terms and trained results, the first repeat of each architecture."""
-    return [_space(task, folder) for task in tasks if (folder / f"{task.benchmark}.csv.gz").exists()]
+def terms_of(frame: pd.DataFrame) -> dict[str, Floats]:
+    """The terms of all rules, (n,) each; of a network that depends on nothing the worst."""
+
+    def log(column: str) -> Floats:
+        return np.log(np.maximum(frame[column].to_numpy(float), 1e-3))
+
+    terms = {size: log(f"f_{size}") for size in SIZES}
+    terms |= {name: frame[f"f_live_{name}"].to_numpy(float) for name in DIVERSITIES}
+    terms |= {name: log(f"f_{name.replace('alignment', 'target')}") for name in ALIGNMENTS}
+    terms |= {name: frame[f"f_{name}"].to_numpy(float) for name in EVIDENCES}
+    return {name: np.clip(values, -1e3, 1e3) for name, values in terms.items()}
+
+
+def load(folder: Path = RESULTS / "study") -> list[Space]:
+    """All spaces: of each architecture the first repeat, if all features are known."""
+    return [_space(task, folder) for task in TASKS if (folder / f"{task.benchmark}.csv.gz").exists()]
 
 
 def _space(task: Task, folder: Path) -> Space:
     benchmark = get_benchmark(task.benchmark, data_root() / task.file)
     frame = pd.read_csv(folder / f"{task.benchmark}.csv.gz", comment="#")
-    frame = frame[frame["repeat"] == 0].reset_index(drop=True)
+    frame = frame[(frame["repeat"] == 0) & frame["f_target_mean"].notna()].reset_index(drop=True)
     rows = [benchmark.row(tuple(map(int, genes.split("-")))) for genes in frame["genotype"]]
     metric = METRICS.get(task.benchmark, "test_accuracy")
-    truths = {
-        d: orientation(metric) * benchmark.column(d, metric)[rows]
-        for d in datasets_with(benchmark, metric)
-        if d != "cifar10-valid"
-    }
-    return Space(task.benchmark, SPACES.get(task.benchmark, task.benchmark), frame, terms_of(frame), truths)
+    known = [d for d in datasets_with(benchmark, metric) if d != "cifar10-valid"]
+    return Space(task.benchmark, frame, {d: orientation(metric) * benchmark.column(d, metric)[rows] for d in known})
 
 
-def terms_of(frame: pd.DataFrame) -> dict[str, Floats]:
-    """The terms of the protocol, (n,) each; of a network that depends on nothing the worst."""
-    with np.errstate(divide="ignore"):
-        sizes = {name: np.log(np.maximum(frame[f"f_{name}"].to_numpy(float), 1e-3)) for name in SIZES}
-    diversities = {name: frame[f"f_live_{name}"].to_numpy(float) for name in DIVERSITIES}
-    gradients = {n: s * frame[f"f_{n}"].to_numpy(float) for n, (s, *_) in GRADIENTS.items() if f"f_{n}" in frame}
-    return {name: np.clip(v, -1e6, 1e6) for name, v in {**sizes, **diversities, **gradients}.items()}
+def candidates() -> Iterator[Rule]:
+    """All rules: local ones, then sums of log-ranks."""
+    for sizes in _subsets(SIZES, 3):
+        yield Rule(sizes)
+        for measure, weights in WEIGHTS.items():
+            yield from (Rule(sizes, measure, weight) for weight in weights)
+    pool = (*SIZES, "div_mean", "div_units", "pair_mean", "rank_mean", *ALIGNMENTS, "evidence0.1_mean")
+    yield from (Rule(terms, ranked=True) for terms in _subsets(pool, 4))
 
 
-def candidates(*, backward: bool) -> Iterator[Rule]:
-    """All local rules of the protocol."""
-    for k in (1, 2, 3):
-        for sizes in itertools.combinations(SIZES, k):
-            base = tuple((s, 1.0) for s in sizes)
-            diversities: list[tuple[tuple[str, float], ...]] = [()]
-            diversities += [((v, c),) for v in DIVERSITIES for c in C]
-            gradients: list[tuple[tuple[str, float], ...]] = [()]
-            if backward:
-                signs = {n: tuple(s / of[0] for s in of) for n, of in GRADIENTS.items()}  # 1 is the sign of the term
-                gradients += [((g, s * d),) for g in GRADIENTS for s in signs[g] for d in D]
-            for diversity, gradient in itertools.product(diversities, gradients):
-                yield Rule((*base, *diversity, *gradient))
-
-
-def ranked_candidates(*, backward: bool) -> Iterator[Rule]:
-    """All set-ranked rules of the protocol."""
-    pool = (*SIZES, *DIVERSITIES, *(GRADIENTS if backward else ()))
-    for k in (1, 2, 3, 4):
-        for terms in itertools.combinations(pool, k):
-            yield Rule(tuple((t, 1.0) for t in terms), ranked=True)
+def _subsets(of: Sequence[str], most: int) -> Iterator[tuple[str, ...]]:
+    for k in range(1, most + 1):
+        yield from itertools.combinations(of, k)
 
 
 def table_of(rules: Sequence[Rule], spaces: Sequence[Space]) -> pd.DataFrame:
     """Taus, (rules, sets), columns (space, benchmark, set)."""
     columns = pd.MultiIndex.from_tuples([(s.space, s.name, d) for s in spaces for d in s.truths])
-    rows = []
-    for rule in rules:
-        row: list[float] = []
-        for space in spaces:
-            row += space.taus(space.values(rule)).values()
-        rows.append(row)
+    rows = [[tau for space in spaces for tau in space.taus(space.values(rule)).values()] for rule in rules]
     return pd.DataFrame(rows, columns=columns)
 
 
-def best_sizes(spaces: Sequence[Space]) -> Floats:
-    """The better of params and FLOPs of the networks as they stand, (sets,)."""
-    best: list[float] = []
-    for space in spaces:
-        both = [space.taus(space.frame[f"f_all_{name}"].to_numpy(float)) for name in ("params", "macs")]
-        best += [max(both[0][d], both[1][d]) for d in space.truths]
-    return np.array(best)
+def better_size(space: Space, dataset: str) -> Floats:
+    """The better of params and MACs, as built, on one set; (n,)."""
+    both = [space.frame[f"f_all_{name}"].to_numpy(float) for name in ("params", "macs")]
+    return max(both, key=lambda size: space.taus(size)[dataset])
 
 
 def gains(taus: pd.DataFrame, best: Floats) -> pd.DataFrame:
@@ -181,18 +177,57 @@ def gains(taus: pd.DataFrame, best: Floats) -> pd.DataFrame:
     return gain.T.groupby(level=0).mean().T
 
 
-def choose(gain: pd.DataFrame, rules: Sequence[Rule]) -> int:
-    """The rule of the protocol, its row in ``gain`` (rules, spaces)."""
-    mean = gain.mean(axis=1).to_numpy()
-    best = int(mean.argmax())
-    difference = gain.to_numpy()[best] - gain.to_numpy()
-    error = difference.std(axis=1, ddof=1) / math.sqrt(gain.shape[1])
-    near = np.flatnonzero(mean[best] - mean <= error)
-    return int(min(near, key=lambda r: (len(rules[r].terms), rules[r].backward, -mean[r])))
-
-
-def leave_one_out(taus: pd.DataFrame, best: Floats, rules: Sequence[Rule]) -> dict[str, int]:
-    """For each space the rule chosen without it, and under "all" that chosen with all."""
+def main() -> None:
+    spaces, rules = load(), list(candidates())
+    taus = table_of(rules, spaces)
+    best = np.array([s.taus(better_size(s, d))[d] for s in spaces for d in s.truths])
     gain = gains(taus, best)
-    chosen = {space: choose(gain.drop(columns=space), rules) for space in gain.columns}
-    return {**chosen, "all": choose(gain, rules)}
+    chosen = {space: int(gain.drop(columns=space).mean(axis=1).argmax()) for space in gain.columns}
+    about = {"candidates": len(rules), "gain": "mean over spaces of tau less what is lacking to params or MACs"}
+    write("study_rules", _best_rules(rules, taus, gain), **about)
+    write("study_choice", _told(spaces, rules, chosen), **about, p_value="after Holm's correction over the sets")
+
+
+def _best_rules(rules: Sequence[Rule], taus: pd.DataFrame, gain: pd.DataFrame) -> list[dict[str, object]]:
+    """The best of all, and the three best of every kind."""
+    order = [int(i) for i in gain.mean(axis=1).sort_values(ascending=False).index]
+    kinds = dict.fromkeys(rule.kind for rule in rules)
+    of_kinds = [i for kind in kinds for i in [j for j in order if rules[j].kind == kind][:3]]
+    recommended = [i for i, rule in enumerate(rules) if rule.name == RECOMMENDED]
+    single = [i for i, rule in enumerate(rules) if len(rule.sizes) == 1 and not rule.measure and not rule.ranked]
+    rows = []
+    for i in dict.fromkeys([*recommended, *order[:SHOWN], *of_kinds, *single]):
+        sets = {f"{name}/{dataset}": round(tau, 3) for (_, name, dataset), tau in taus.loc[i].items()}
+        rows.append({"rule": rules[i].name, "kind": rules[i].kind, "gain": round(gain.loc[i].mean(), 4), **sets})
+    return rows
+
+
+def _told(spaces: Sequence[Space], rules: Sequence[Rule], chosen: Mapping[str, int]) -> list[dict[str, object]]:
+    """One row for each set of trained results."""
+    recommended = next(rule for rule in rules if rule.name == RECOMMENDED)
+    rows, p_values = [], []
+    for space in spaces:
+        rule = rules[chosen[space.space]]
+        for dataset, truth in space.truths.items():
+            tau, size = kendall_interval(space.values(rule), truth), better_size(space, dataset)
+            over = compare(space.values(rule), size, truth)
+            p_values.append(over.p_value)
+            rows.append(
+                {
+                    "benchmark": space.name,
+                    "dataset": dataset,
+                    "n": tau.n,
+                    "chosen_without_the_space": rule.name,
+                    "tau": round(tau.value, 3),
+                    "low": round(tau.low, 3),
+                    "high": round(tau.high, 3),
+                    "recommended_tau": round(kendall_interval(space.values(recommended), truth).value, 3),
+                    "better_size_tau": round(kendall_interval(size, truth).value, 3),
+                    "over_size": round(over.difference.value, 3),
+                }
+            )
+    return [{**row, "p_value": f"{p:.2g}"} for row, p in zip(rows, holm(p_values), strict=True)]
+
+
+if __name__ == "__main__":
+    main()
