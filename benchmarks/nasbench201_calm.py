@@ -1,6 +1,6 @@
 """CALM of all NAS-Bench-201 cells, each class of equal networks once, and what a search by it finds.
 
-Writes results/nasbench201_calm.csv.gz (scores; 64 CIFAR-10 images, mean over batches and initialisations, pruned networks)
+Writes results/nasbench201_calm.csv.gz (scores: 64 CIFAR-10 images, mean over repeats, pruned networks)
 and results/nasbench201_calm.csv: Kendall's tau with all trained results, tau among the best tenth by truth, and 500
 searches that draw 1,000 random cells and keep the best by a score: trained test accuracy, and CALM's paired gain on
 NASWOT, parameters and SynFlow (published scores of all cells), with intervals. Run:

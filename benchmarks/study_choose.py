@@ -1,7 +1,7 @@
 """Choose a score by the protocol of docs/recommended_score.md, from what study_features.py measured.
 
-Writes results/study_rules.csv (the best rules, and the best of each kind, with their gain and Kendall's tau on every set
-of trained results) and results/study_choice.csv (for each set the rule that is chosen without its space, its tau with
+Writes results/study_rules.csv (the best rules, and the best of each kind, with gain and Kendall's tau on every set of
+trained results) and results/study_choice.csv (for each set the rule that is chosen without its space, its tau with
 interval, and the difference to the better of params and FLOPs). Run:
 NASWOT_DATA=... python benchmarks/study_choose.py
 """

@@ -50,7 +50,7 @@ FORWARD = (
 BACKWARD = ("grad_slope", "grad_spread", "grad_mean", "jacobian_norm", "jacobian_pair", "jacobian_div")
 
 
-def _token(call: ActivationCall) -> object:
+def _token(_: ActivationCall) -> object:
     return object()
 
 
@@ -58,7 +58,7 @@ def _kernel_of(call: ActivationCall) -> tuple[tuple[int, object, Tensor]]:
     return ((call.index, call.once(_token), agreement_counts(call)),)
 
 
-def _norms(name: str, parameter: nn.Parameter, gradient: Tensor) -> tuple[tuple[float, float], ...]:
+def _norms(_: str, parameter: nn.Parameter, gradient: Tensor) -> tuple[tuple[float, float], ...]:
     if parameter.dim() < 2:
         return ()
     return ((float(gradient.norm()), float(parameter.detach().norm())),)
@@ -90,7 +90,7 @@ def _alignment(kernels: Any, passes: Passes) -> Any:
 
 
 def _of_aligned(kernel: Tensor, targets: Tensor) -> dict[str, float]:
-    """Alignment, with the labels and without; share of the labels predicted, and their evidence, by a Gaussian process."""
+    """Alignment with the labels; share of them predicted, and their evidence, by a Gaussian process."""
     n = len(kernel)
     classes = torch.nn.functional.one_hot(targets).double()
     classes = classes - classes.mean(0)
