@@ -22,12 +22,12 @@ WEIGHT = 16.0
 
 
 @register_proxy(
-    reference="this project, docs/recommended_score.md",
+    reference="this project, 2026, docs/recommended_score.md",
     observe={"calls": KERNELS},
     needs=("scratch", "targets"),
     minimum_images=4,
     fits="any classifier with activations, on a batch with several images of a class",
-    own_cost="forward and backward of 4 images",
+    own_cost="forward and backward of 3 images, shared",
 )
 def calm(seen: Seen, passes: Passes) -> Tensor:
     r"""Capacity and log marginal likelihood: size of the live network, and evidence of the labels in its codes.
@@ -38,12 +38,15 @@ def calm(seen: Seen, passes: Passes) -> Tensor:
     ``code_evidence``. A number for one network, to be compared among networks on the same images.
 
     Returns:
-        () float64 in nats; undefined where the output depends on no parameter or no activation.
+        () float64 in nats; undefined where the output depends on no parameter, or on no activation that tells two
+        images apart.
     References:
         ``docs/recommended_score.md``.
     """
-    found = float(mean_evidence(seen["calls"], passes))
+    found = mean_evidence(seen["calls"], passes)
+    if found.isnan():
+        return found
     params, units = dependence_of(passes).params, live_units_of(seen["calls"], passes)
-    if math.isnan(found) or not params or not units:
-        return passes.undefined("the output depends on no activation, or on no parameter")
-    return torch.tensor((math.log(params) + math.log(units)) / 2 + WEIGHT * found, dtype=torch.float64)
+    if not params:
+        return passes.undefined("the output depends on no parameter")
+    return torch.tensor((math.log(params) + math.log(units)) / 2 + WEIGHT * float(found), dtype=torch.float64)

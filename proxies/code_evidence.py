@@ -1,7 +1,7 @@
 r"""Code evidence: how plausible the labels are under a Gaussian process whose kernel is that of a layer's codes.
 
-The code of an image in one layer of an untrained network says which of its units lie above their threshold; the share on
-which two images agree is a kernel. NASWOT takes its log-determinant: the more the codes tell all images apart, the
+The code of an image in one layer of an untrained network says which of its units lie above their threshold; the share
+on which two images agree is a kernel. NASWOT takes its log-determinant: the more the codes tell all images apart, the
 better. In the marginal likelihood of a Gaussian process the same log-determinant stands with the opposite sign, as the
 price of telling everything apart (Occam's factor), beside a term that says how well the kernel fits the labels. So a
 layer gains by telling apart what differs in class, and loses by telling apart what does not: noise, for one.
@@ -26,11 +26,13 @@ from naswot.observers import Activation, Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
 from naswot.scoring import agreement_counts
+from naswot.seeding import torch_generator
 
 NOISE = 0.1
 """Variance of the noise, that of the process being 1."""
 BLOCK = 64
-"""Images that are looked at together, so that batches of any size can be compared."""
+"""Images that are looked at together (up to twice as many where they do not divide): what one image tells of another
+depends on how many there are, and so blocks make batches of 64 comparable with larger ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,11 @@ def evidence(kernels: Tensor, classes: Tensor, *, noise: float = NOISE) -> Tenso
 
     Args:
         kernels: (..., n, n) float64; none of them constant.
-        classes: (n,) int64, of at least two kinds.
+        classes: (n,) integers, of at least two kinds; which number stands for which does not matter.
         noise: epsilon.
     Returns:
-        (...) float64 in nats; 0 for a kernel that finds nothing in common between any two images, were there no noise.
+        (...) float64 in nats. A kernel that finds nothing in common between any two images has
+        log(1 + n / (n - 1) / noise) / 2n, or 0.019 for 64, as the constant that centring takes away is not paid for.
 
     Example:
         >>> same = torch.tensor([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.float64)
@@ -83,7 +86,8 @@ def evidence(kernels: Tensor, classes: Tensor, *, noise: float = NOISE) -> Tenso
     """
     n = len(classes)
     centre = torch.eye(n, dtype=torch.float64, device=kernels.device) - 1 / n
-    labels = centre @ torch.nn.functional.one_hot(classes).to(torch.float64)
+    kinds = classes.unique(return_inverse=True)[1]
+    labels = centre @ torch.nn.functional.one_hot(kinds).to(torch.float64)
     centred = centre @ kernels @ centre
     scale = n / centred.diagonal(dim1=-2, dim2=-1).sum(-1)
     factor = torch.linalg.cholesky(
@@ -96,13 +100,16 @@ def evidence(kernels: Tensor, classes: Tensor, *, noise: float = NOISE) -> Tenso
 
 
 def blocks_of(targets: Tensor) -> list[Tensor]:
-    """Numbers of the images of each block of about ``BLOCK``, taken in turn, so that sorted classes do no harm.
+    """Numbers of the images of each block: one of all, or several of ``BLOCK`` or a few more, dealt at random.
+
+    The deal is the same for every batch of that size; labels may come sorted, or in turn.
 
     Raises:
         InputError: if a block has no two images of one class, or none of two.
     """
     count = max(1, len(targets) // BLOCK)
-    blocks = [torch.arange(first, len(targets), count, device=targets.device) for first in range(count)]
+    deal = torch.arange(len(targets)) if count == 1 else torch.randperm(len(targets), generator=torch_generator(0))
+    blocks = [deal[first::count].to(targets.device) for first in range(count)]
     for block in blocks:
         kinds = len(targets[block].unique())
         if kinds in (1, len(block)):
@@ -139,20 +146,20 @@ def mean_evidence(calls: Calls, passes: Passes) -> Tensor:
 
 
 @register_proxy(
-    reference="this project, docs/recommended_score.md; kernel of Mellor et al., ICML 2021, arXiv:2006.04647",
+    reference="this project, 2026, docs/recommended_score.md; kernel of Mellor et al., ICML 2021, arXiv:2006.04647",
     observe={"calls": KERNELS},
     needs=("scratch", "targets"),
     minimum_images=4,
     fits="any classifier with activations, on a batch with several images of a class",
-    own_cost="forward and backward of 4 images",
+    own_cost="forward and backward of 3 images, shared",
 )
 def code_evidence(seen: Seen, passes: Passes) -> Tensor:
     r"""Log marginal likelihood of the labels by the kernels of agreeing activation signs, the mean over the layers.
 
     .. math:: s = \frac{1}{L} \sum_l e(K_l, y)
 
-    The layers are the pre-activations that the output depends on; one that several activations read counts once. Batches
-    of more than 64 images are looked at in blocks of about 64.
+    The layers are the pre-activations that the output depends on; one that several activations read counts once.
+    Batches of 128 images or more are looked at in blocks of 64 or a few more.
 
     Returns:
         () float64 in nats for each image and class, about 0; undefined where no layer tells two images apart.

@@ -11,8 +11,8 @@ from naswot.passes import Passes
 from naswot.proxy import register_proxy
 from proxies.code_evidence import KERNELS, live_units_of
 
-_REFERENCE = "this project, docs/recommended_score.md"
-_COST = "forward and backward of 4 images"
+_REFERENCE = "this project, 2026, docs/recommended_score.md"
+_COST = "forward and backward of 3 images, shared"
 
 
 @register_proxy(reference=_REFERENCE, needs=("scratch",), invariant_to=("inputs", "weights", "order"), own_cost=_COST)
