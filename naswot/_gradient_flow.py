@@ -99,8 +99,11 @@ class GradientFlow:
         flows: dict[Any, list[tuple[bool, bool]]] = {}
         hooks = [node.register_hook(partial(_note, flows, node)) for node in self._numbers]
         leaves = [leaf for leaf in (*self._parameters, *self._inputs) if leaf.requires_grad]
-        try:  # of the sum of a softmax, say, the gradient would be zero
-            torch.autograd.grad(output, leaves, torch.randn_like(output), allow_unused=True)
+        # random weights: of the plain sum of a softmax, say, the gradient would be zero; a gradient given to
+        # torch.autograd.grad would have it import a system for algebra
+        scalar = (output * torch.randn_like(output)).sum()
+        try:
+            torch.autograd.grad(scalar.real if scalar.is_complex() else scalar, leaves, allow_unused=True)
         finally:
             for hook in hooks:
                 hook.remove()

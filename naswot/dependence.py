@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -87,10 +88,11 @@ def dependence_of(passes: Passes) -> Dependence:
 
 
 class _Layer(NamedTuple):
-    """A layer that ran: the number of its node in the graph, and its multiply-accumulate operations."""
+    """A layer that ran: number of its node in the graph, multiply-accumulate operations, and which run it was."""
 
     node: int
     macs: float
+    run: int
 
 
 class _Call(NamedTuple):
@@ -164,16 +166,17 @@ def _check_calls(passes: Passes, own: Passes) -> None:
 
 def _observed(own: Passes) -> tuple[list[_Layer], list[_Call]]:
     """The layers and activation calls of one forward pass; a model may be without the latter."""
-    starts: list[int] = []
-    hook = own.model.register_forward_pre_hook(lambda *_: starts.append(_number_of_next_node()))
+    runs: list[None] = []
+    hook = own.model.register_forward_pre_hook(lambda *_: runs.append(None))
+    ran = Operation(partial(_note_layer, runs), frozenset(_FLOPS))
     try:
-        own.observe([_ACTIVATIONS, _LAYERS], jacobian=True)
+        own.observe([_ACTIVATIONS, ran], jacobian=True)
     except NoActivationError:
-        own.observe([_LAYERS], jacobian=True)
+        own.observe([ran], jacobian=True)
     finally:
         hook.remove()
-    seen = own.seen({"activations": _ACTIVATIONS, "layers": _LAYERS})
-    layers = [layer for layer in seen["layers"] or () if layer.node >= starts[-1]]  # taps may run passes before
+    seen = own.seen({"activations": _ACTIVATIONS, "layers": ran})
+    layers = [layer for layer in seen["layers"] or () if layer.run == len(runs)]  # taps may run a pass before
     return layers, list(seen["activations"] or ())
 
 
@@ -186,12 +189,15 @@ def _note_activation(call: ActivationCall) -> tuple[_Call, ...]:
     return (_Call(_number_of_next_node(), call.index),) if call.preactivation.any() else ()
 
 
-def _note_layer(packet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> tuple[_Layer]:
+def _note_layer(
+    runs: list[None], packet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+) -> tuple[_Layer]:
     macs = _FLOPS[packet](*args, **kwargs, out_val=output) / 2
     if isinstance(output, Tensor) and output.is_floating_point() and output.numel() > 0:
         size = output.abs().amax()
         output.div_(torch.where((size > 0) & size.isfinite(), size, 1))
-    return (_Layer(_number_of_next_node() - 1, macs),)  # autograd numbers a call's node before it runs the call
+    node = _number_of_next_node() - 1  # autograd numbers a call's node before it runs the call
+    return (_Layer(node, macs, len(runs)),)
 
 
 def _flops_of_recurrence(inputs: Tensor, *weights: Any, out_val: Any, **_: Any) -> int:  # noqa: ARG001
@@ -207,7 +213,6 @@ _FLOPS: dict[Any, Callable[..., float]] = {
     torch.ops.aten._cudnn_rnn: _flops_of_recurrence,
 }
 _ACTIVATIONS = Activation(_note_activation)
-_LAYERS = Operation(_note_layer, frozenset(_FLOPS))
 
 
 # --- nothing but the structure ---------------------------------------------------------------------------------------
@@ -248,7 +253,7 @@ def _forget_statistics(module: nn.Module, like: Tensor) -> None:
 def _plain(model: nn.Module) -> Iterator[None]:
     """Run the model as calls that autograd can follow, without what looks at other images or cuts off."""
     for module in modules_of(model):
-        if normalises_by_batch(module):
+        if normalises_by_batch(module) or isinstance(module, nn.modules.dropout._DropoutNd):
             module.training = False
     # the reentrant kind of checkpoint keeps no graph of what it runs
     CheckpointFunction.apply = staticmethod(lambda run, _, *args: run(*args))  # type: ignore[method-assign]
