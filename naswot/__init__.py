@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from naswot.proxy import list_proxies as list_proxies
     from naswot.proxy import register_proxy as register_proxy
     from naswot.ranking import rank as rank
+    from naswot.replicating import replicate as replicate
     from naswot.scoring import binary_codes as binary_codes
     from naswot.scoring import explain as explain
     from naswot.scoring import hamming_kernel as hamming_kernel
@@ -59,6 +60,7 @@ _HOMES = {
     "list_proxies": "proxy",
     "register_proxy": "proxy",
     "rank": "ranking",
+    "replicate": "replicating",
     "binary_codes": "scoring",
     "explain": "scoring",
     "hamming_kernel": "scoring",

@@ -17,6 +17,7 @@ import click
 from naswot._json import for_json, write_json
 from naswot.cli import _options as shared
 from naswot.cli import _run as run
+from naswot.cli import _settling as settling
 from naswot.cli._search_options import is_preset, refuse_strategy_options, refuse_supernet_options, strategy_options
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from naswot.data.images import ImageSet
     from naswot.evaluate import Evaluator
+    from naswot.replicating import Replication
     from naswot.run import Ranked
     from naswot.store import ResultStore
     from naswot.training.compare import Trained
@@ -52,6 +54,12 @@ _HEADINGS = {"naswot": "score", "flops": "MACs", "trainable_layers": "layers"}
 @click.option("--rank-by", help="The score that decides; by default the first of --proxies.")
 @click.option(
     "--repeats", default=1, show_default=True, type=click.IntRange(min=1), help="Batches and initialisations."
+)
+@click.option(
+    "--settle-best",
+    metavar="K",
+    type=click.IntRange(min=1),
+    help="Repeat only those whose place in or out of the best K is in doubt, up to --repeats times.",
 )
 @shared.data_options
 @shared.pass_options
@@ -88,12 +96,14 @@ def command(**given: Any) -> None:
       naswot search
       naswot search -n 1000 --data cifar10 --data-root ~/data --batch-size 128 --train-epochs 0
       naswot search -n 200 --repeats 3 --pruned --build width=8 --build n_cells=3
+      naswot search -n 200 --repeats 8 --settle-best 10
       naswot search --train --build width=8 --build n_cells=1
       naswot search --train --strategy "regularized_evolution(population=5)" --evaluations 20 --warm-up 50 --keep 5
       naswot search --benchmark nasbench201_digits --strategy regularized_evolution --evaluations 50
       naswot search --strategy nsga2 --objective naswot --objective=-params -n 200
       naswot search --strategy sdarts_rs --supernet width=8 --supernet n_cells=1 --search-epochs 10
     """
+    settling.check_settling(given)
     if given["strategy"] and is_preset(given["strategy"]):
         from naswot.cli._supernet import run_supernet
 
@@ -123,31 +133,34 @@ def _screen(given: dict[str, Any]) -> None:
     ):
         try:
             with worker_pool(workers) as executor:
-                rows = _screened(evaluator, given, executor, store, progress)
+                rows, found = _screened(evaluator, given, executor, store, progress)
                 screened = time.perf_counter() - start
-                _write(rows, [], _summary(rows, [], evaluator, given, folder, screened), evaluator, folder)
+                summary = _summary(rows, [], evaluator, given, folder, screened, found)
+                _write(rows, [], summary, evaluator, folder, found)
                 trained = _compared(rows, images, evaluator, given, executor, store, progress)
         except KeyboardInterrupt:
             progress.stop()
             run.stopped(store, folder)
-    summary = _summary(rows, trained, evaluator, given, folder, screened)
-    _write(rows, trained, summary, evaluator, folder)
+    summary = _summary(rows, trained, evaluator, given, folder, screened, found)
+    _write(rows, trained, summary, evaluator, folder, found)
     if given["as_json"]:
         click.echo(json.dumps(summary, indent=2))
     else:
-        _print(rows, trained, summary, given["top"])
+        _print(rows, trained, summary, given["top"], found)
     if all(row.error is not None for row in rows):
         sys.exit(1)
 
 
 def _screened(
     evaluator: Evaluator, given: dict[str, Any], executor: Executor | None, store: ResultStore, progress: Progress
-) -> list[Ranked]:
+) -> tuple[list[Ranked], Replication | None]:
     from naswot.run import sample_distinct, screen
 
     genotypes = sample_distinct(evaluator.space, given["number"], seed=given["seed"])
+    if given["settle_best"] is not None:
+        return settling.settled(evaluator, genotypes, given, executor, store, progress)
     advance = run.advancing(progress, "scoring", len(genotypes) * given["repeats"])
-    return screen(
+    rows = screen(
         evaluator,
         genotypes,
         rank_by=given["rank_by"],
@@ -156,6 +169,7 @@ def _screened(
         store=store,
         on_result=advance,
     )
+    return rows, None
 
 
 def _compared(
@@ -194,6 +208,7 @@ def _summary(
     given: dict[str, Any],
     folder: Path,
     seconds: float,
+    found: Replication | None,
 ) -> dict[str, Any]:
     winner = None
     if rows[0].error is None and math.isfinite(rows[0].mean[given["rank_by"] or evaluator.names[0]]):
@@ -211,6 +226,7 @@ def _summary(
         "winner": winner,
         "trained": [dataclasses.asdict(item) for item in trained],
         "train_epochs": given["train_epochs"],
+        **settling.summary_of(found, given),
     }
 
 
@@ -220,17 +236,19 @@ def _write(
     summary: dict[str, Any],
     evaluator: Evaluator,
     folder: Path,
+    found: Replication | None,
 ) -> None:
     from naswot.plots import plot_scores
 
-    names = evaluator.names
+    names, more = evaluator.names, settling.columns_of(found)
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         header = [column for name in names for column in (name, f"{name}_spread")]
-        writer.writerow(["arch", *header, "reason", "error"])
+        writer.writerow(["arch", *header, *more.get(rows[0].arch, ()), "reason", "error"])
         for row in sorted(rows, key=lambda row: row.arch):
             cells = [cell for name in names for cell in (row.mean.get(name), row.spread.get(name))]
-            writer.writerow([row.arch, *cells, "; ".join(dict.fromkeys(row.reasons.values())), row.error])
+            reason = "; ".join(dict.fromkeys(row.reasons.values()))
+            writer.writerow([row.arch, *cells, *more.get(row.arch, {}).values(), reason, row.error])
     write_json(folder / "summary.json", summary)
     picture = folder / "scores.png"
     picture.unlink(missing_ok=True)
@@ -240,7 +258,13 @@ def _write(
         plot_scores(rows, picture, x="params", y=summary["rank_by"], marked=marked, title=title)
 
 
-def _print(rows: Sequence[Ranked], trained: Sequence[Trained], summary: dict[str, Any], top: int) -> None:
+def _print(
+    rows: Sequence[Ranked],
+    trained: Sequence[Trained],
+    summary: dict[str, Any],
+    top: int,
+    found: Replication | None,
+) -> None:
     from rich.table import Table
 
     console = shared.console()
@@ -249,15 +273,21 @@ def _print(rows: Sequence[Ranked], trained: Sequence[Trained], summary: dict[str
     table = Table("", box=None, pad_edge=False)
     for name in shown:
         table.add_column(_HEADINGS.get(name, name), justify="right", no_wrap=True)
+    if found is not None:
+        table.add_column("repeats", justify="right", no_wrap=True)
     table.add_column("arch", overflow="fold", min_width=30)
     for rank, row in enumerate(rows[:top], start=1):
         cells = [_with_spread(row, name) for name in shown] if row.error is None else [""] * len(shown)
+        if found is not None:
+            cells = settling.cells_of(found.estimates[rank - 1], row, shown)
         table.add_row(str(rank), *cells, row.arch if row.error is None else f"{row.arch} failed: {row.error}")
     console.print(table, "")
     singular = f", {summary['singular']} with a singular kernel (-inf)" if summary["singular"] else ""
     failed = f", {summary['failed']} failed (see the table)" if summary["failed"] else ""
     seconds = summary["screening_seconds"]
     console.print(f"{len(rows)} architectures in {seconds:.1f} s{singular}{failed}", soft_wrap=True)
+    if found is not None:
+        console.print(settling.sentence(found, summary["settled"]["best"]), soft_wrap=True)
     for item in trained:
         line = f"  {item.role}: {item.accuracy:.1f} % test accuracy after {summary['train_epochs']} epochs  {item.arch}"
         console.print(line, markup=False, soft_wrap=True)

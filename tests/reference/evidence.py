@@ -19,7 +19,8 @@ def covariance(kernel: Floats, noise: float) -> Floats:
     """G: the kernel between deviations from the mean over images, of mean variance 1, and the noise."""
     n = len(kernel)
     centred = kernel - kernel.mean(0)[None, :] - kernel.mean(1)[:, None] + kernel.mean()
-    return centred * n / np.trace(centred) + noise * np.eye(n)
+    shape: Floats = centred * n / np.trace(centred) + noise * np.eye(n)
+    return shape
 
 
 def columns(labels: list[int]) -> list[Floats]:
