@@ -102,6 +102,7 @@ __all__ = [
     "measure",
     "rank",
     "register_proxy",
+    "replicate",
     "run_search",
     "run_supernet_search",
     "score",
