@@ -1,20 +1,17 @@
-"""CALM and its parts: evidence of labels against densities by the book, blocks, what is dead, and where it says no."""
+"""CALM and its parts: what they are made of, what is dead, networks of all kinds, and where they say no."""
 
 import copy
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from reference import evidence as slow
-from reference.tiny import mlp, wave
-from scipy.optimize import minimize_scalar
+from reference.tiny import CellNetwork, mlp, wave
 from torch import nn
 
 from naswot.errors import InputError
 from naswot.inheritance import inherit_weights
-from naswot.kernels import log_determinant
 from naswot.measuring import measure, run_proxies
 from naswot.proxy import get_proxy
 from naswot.seeding import seeded, torch_generator
@@ -22,29 +19,10 @@ from naswot.space import get_space
 from naswot.testing.networks import small_batch, small_network
 from naswot.testing.traces import Traces
 from naswot.types import Batch
-from proxies.code_evidence import blocks_of, evidence
+from proxies._evidence import evidence
 
 SIZES = ("live_params", "live_flops", "live_depth", "live_units")
 ALL = ("calm", "code_evidence", *SIZES)
-
-
-def kernel_of(values):
-    """Share of agreeing signs, (n, n) float64, of pre-activations (n, D)."""
-    codes = (values > 0).double()
-    return (codes @ codes.t() + (1 - codes) @ (1 - codes).t()) / codes.shape[1]
-
-
-def drawn(n=12, n_units=40, seed=0):
-    """A kernel of random codes."""
-    return kernel_of(torch.randn(n, n_units, generator=torch_generator(seed)))
-
-
-def clustered(n, noise, *, n_classes=4, seed=0):
-    """Images of a few classes that lie about the classes' means, (n, 20), and their labels, in turn."""
-    generator = torch_generator(seed)
-    labels = torch.arange(n) % n_classes
-    means = torch.randn(n_classes, 20, generator=torch_generator(99))
-    return means[labels] + noise * torch.randn(n, 20, generator=generator), labels
 
 
 def outcome(model, batch, name):
@@ -59,116 +37,6 @@ def flat(n=12, width=10, n_classes=4, *, start=0):
 def perceptron(seed=0):
     with seeded(seed):
         return mlp().double()
-
-
-# --- evidence --------------------------------------------------------------------------------------------------------
-
-LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0]
-
-
-@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
-@pytest.mark.parametrize("labels", [LABELS, [0] * 6 + [1] * 6, [0] * 11 + [1], [*range(11), 0]])
-def test_evidence_equals_its_twin(labels, noise):
-    for kernel in (drawn(), drawn(n_units=3), clustered_kernel()):
-        value = evidence(kernel, torch.tensor(labels), noise=noise)
-        assert float(value) == pytest.approx(slow.evidence(kernel.numpy(), labels, noise), rel=1e-9, abs=1e-12)
-
-
-def clustered_kernel(n=12, noise=0.5):
-    images, _ = clustered(n, noise, n_classes=3)
-    return kernel_of(images @ torch.randn(20, 64, generator=torch_generator(3)))
-
-
-def test_default_noise_is_a_tenth_of_the_process():
-    assert float(evidence(drawn(), torch.tensor(LABELS))) == pytest.approx(slow.evidence(drawn().numpy(), LABELS, 0.1))
-
-
-def test_variance_in_closed_form_is_the_likeliest():
-    """And so nothing is left to choose but the noise."""
-    for shape in (slow.covariance(clustered_kernel().numpy(), 0.1), np.eye(12)):
-        found = minimize_scalar(
-            lambda log_variance, shape=shape: -slow.log_likelihood(shape, LABELS, math.exp(log_variance)),
-            bounds=(-10, 10), method="bounded", options={"xatol": 1e-9},
-        )  # fmt: skip
-        assert math.exp(found.x) == pytest.approx(slow.likeliest_variance(shape, LABELS), rel=1e-5)
-
-
-def test_evidence_of_many_kernels_is_that_of_each():
-    kernels = torch.stack([drawn(seed=seed) for seed in range(6)]).reshape(2, 3, 12, 12)
-    values = evidence(kernels, torch.tensor(LABELS))
-    assert values.shape == (2, 3)
-    assert values[1, 2] == pytest.approx(float(evidence(kernels[1, 2], torch.tensor(LABELS))), rel=1e-12)
-    assert len(set(values.flatten().tolist())) == 6
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_names_of_classes_do_not_matter(dtype):
-    expected = float(evidence(clustered_kernel(), torch.tensor(LABELS)))
-    renamed = torch.tensor([{0: 200, 1: 3, 2: 17}[label] for label in LABELS], dtype=dtype)
-    assert float(evidence(clustered_kernel(), renamed)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_negative_and_huge_labels_are_names_too():
-    renamed = torch.tensor([{0: -1, 1: 10**12, 2: 5}[label] for label in LABELS])
-    assert float(evidence(drawn(), renamed)) == pytest.approx(float(evidence(drawn(), torch.tensor(LABELS))), rel=1e-12)
-
-
-def test_scale_constants_and_order_of_a_kernel_do_not_matter():
-    kernel, labels = clustered_kernel(), torch.tensor(LABELS)
-    expected = pytest.approx(float(evidence(kernel, labels)), rel=1e-9)
-    order = torch.randperm(12, generator=torch_generator(1))
-    assert float(evidence(1e6 * kernel, labels)) == expected
-    assert float(evidence(kernel + 7.5, labels)) == expected
-    assert float(evidence(kernel[order][:, order], labels[order])) == expected
-    assert float(evidence(kernel[order][:, order], labels)) != expected
-    assert float(evidence(kernel + 7.5 * torch.eye(12), labels)) != expected
-
-
-def test_a_kernel_that_sees_the_classes_beats_one_that_sees_nothing_and_this_one_that_sees_others():
-    labels = torch.arange(64) % 8
-    same = (labels[:, None] == labels).double()
-    nothing = drawn(64, n_units=5000)
-    right, none, wrong = (
-        float(evidence(*pair)) for pair in ((same, labels), (nothing, labels), (same, torch.arange(64) // 8))
-    )
-    shuffled = labels[torch.randperm(64, generator=torch_generator(0))]
-    assert right > 0.5 > 0.1 > none > 0 > float(evidence(same, shuffled)) > wrong > -2
-
-
-@pytest.mark.parametrize("n", [4, 64, 127])
-def test_evidence_of_a_kernel_that_finds_nothing_in_common(n):
-    value = float(evidence(torch.eye(n, dtype=torch.float64), torch.arange(n) % 2))
-    assert value == pytest.approx(math.log(1 + n / (n - 1) / 0.1) / (2 * n), rel=1e-9)
-
-
-def test_hearing_noise_costs_evidence_and_adds_to_the_determinant():
-    """The term in which this score and NASWOT agree on what they see and not on what it is worth."""
-    projection = torch.randn(20, 1000, generator=torch_generator(5))
-    values = []
-    for noise in (0.2, 0.5, 1.0, 2.0):
-        images, labels = clustered(32, noise)
-        kernel = kernel_of(images @ projection)
-        values.append((float(evidence(kernel, labels)), log_determinant(kernel * 1000).value))
-    heard = list(zip(*values, strict=True))
-    assert list(heard[0]) == sorted(heard[0], reverse=True)
-    assert list(heard[1]) == sorted(heard[1])
-    assert heard[0][0] > heard[0][-1] + 0.3
-
-
-def test_two_networks_that_hear_the_pattern_or_the_pixels():
-    """Of the same size: NASWOT prefers the one that reads every noisy pixel, CALM the one that reads their means."""
-    coarse = nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4))
-    with seeded(0):
-        tail = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 128, bias=False), nn.ReLU(), nn.Linear(128, 4))
-    labels = torch.arange(32) % 4
-    patterns = torch.randn(4, 3, 2, 2, generator=torch_generator(1))
-    clean = F.interpolate(patterns, scale_factor=4)[labels]
-    batch = Batch(clean + 1.5 * torch.randn(32, 3, 8, 8, generator=torch_generator(2)), labels)
-    scores = [measure(nn.Sequential(front, tail), batch, ["naswot", *ALL]) for front in (coarse, nn.Identity())]
-    assert all(scores[0][name] == scores[1][name] for name in SIZES)
-    assert scores[0]["naswot"] < scores[1]["naswot"]
-    assert scores[0]["code_evidence"] > scores[1]["code_evidence"]
-    assert scores[0]["calm"] > scores[1]["calm"] + 1
 
 
 # --- the proxies -----------------------------------------------------------------------------------------------------
@@ -199,6 +67,8 @@ def test_sizes_of_a_network_without_dead_parts():
     assert s["live_params"] == s["params"]
     assert s["live_flops"] == s["flops"] == 10 * 12 + 12 * 9 + 9 * 4
     assert (s["live_depth"], s["live_units"]) == (3, 12 + 9)
+    side_by_side = Batch(wave(8, 3, 8, 8), torch.arange(8) % 4)  # two of the five layers
+    assert measure(CellNetwork(), side_by_side, "live_depth")["live_depth"] == 4
 
 
 def test_order_of_the_images_does_not_matter_up_to_64():
@@ -213,33 +83,52 @@ def test_order_of_the_images_does_not_matter_up_to_64():
 
 
 class Readers(nn.Module):
-    """Activations that read one tensor: the codes are the same, the units are not."""
+    """Two layers, the first of which is read by one activation or by two: the codes are the same, the units are not."""
 
-    def __init__(self, twice):
+    def __init__(self, *, twice):
         super().__init__()
         with seeded(0):
-            self.stem, self.head = nn.Linear(10, 30).double(), nn.Linear(30, 4).double()
+            self.a, self.b, self.head = (
+                nn.Linear(10, 30).double(),
+                nn.Linear(30, 20).double(),
+                nn.Linear(20, 4).double(),
+            )
         self.twice = twice
 
+    def layers(self, x):
+        first = self.a(x)
+        return first, self.b(F.gelu(first) + F.gelu(first) if self.twice else 2 * F.gelu(first))
+
     def forward(self, x):
-        x = self.stem(x)
-        y = F.relu(x) + F.gelu(x) if self.twice else F.gelu(x)
-        return self.head(F.relu(self.head.weight.mean() + y))
+        return self.head(F.relu(self.layers(x)[1]))
 
 
 def test_a_tensor_read_twice_counts_once_in_evidence_and_twice_in_units():
-    class Same(Readers):
-        def forward(self, x):
-            x = self.stem(x)
-            return self.head(F.relu(x) * 2 if not self.twice else F.relu(x) + F.relu(x))
+    batch, labels = flat(), flat().targets.tolist()
+    once, twice = (measure(Readers(twice=t), batch, ALL) for t in (False, True))
+    read = [slow.agreement(layer.detach().numpy()) for layer in Readers(twice=True).layers(batch.inputs)]
+    first, second = (slow.evidence(kernel, labels) for kernel in read)
+    assert abs(first - second) > 1e-3
+    assert twice["code_evidence"] == pytest.approx((first + second) / 2, rel=1e-9)
+    assert once["code_evidence"] == pytest.approx(twice["code_evidence"], rel=1e-12)
+    assert (once["live_units"], twice["live_units"]) == (50, 80)
+    assert twice["calm"] - once["calm"] == pytest.approx(math.log(80 / 50) / 2, rel=1e-9)
 
-    batch = flat()
-    once, twice = (measure(Same(t), batch, ALL) for t in (False, True))
-    assert once["code_evidence"] == twice["code_evidence"]
-    assert (once["live_units"], twice["live_units"]) == (30, 60)
-    assert twice["calm"] - once["calm"] == pytest.approx(math.log(2) / 2, rel=1e-9)
-    mixed = measure(Readers(True), batch, ALL), measure(Readers(False), batch, ALL)  # two layers, read thrice and twice
-    assert [s["live_units"] for s in mixed] == [90, 60]
+
+def test_two_networks_that_hear_the_pattern_or_the_pixels():
+    """Of the same size: NASWOT prefers the one that reads every noisy pixel, CALM the one that reads their means."""
+    coarse = nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4))
+    with seeded(0):
+        tail = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 128, bias=False), nn.ReLU(), nn.Linear(128, 4))
+    labels = torch.arange(32) % 4
+    patterns = torch.randn(4, 3, 2, 2, generator=torch_generator(1))
+    clean = F.interpolate(patterns, scale_factor=4)[labels]
+    batch = Batch(clean + 1.5 * torch.randn(32, 3, 8, 8, generator=torch_generator(2)), labels)
+    scores = [measure(nn.Sequential(front, tail), batch, ["naswot", *ALL]) for front in (coarse, nn.Identity())]
+    assert all(scores[0][name] == scores[1][name] for name in SIZES)
+    assert scores[0]["naswot"] < scores[1]["naswot"]
+    assert scores[0]["code_evidence"] > scores[1]["code_evidence"]
+    assert scores[0]["calm"] > scores[1]["calm"] + 1
 
 
 # --- what is dead ----------------------------------------------------------------------------------------------------
@@ -351,54 +240,6 @@ def test_transformers_of_the_library(kind):
     assert s["live_units"] == 2 * 32 * (17 if kind == "vit" else 8)
 
 
-# --- blocks ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "sizes"), [(8, [8]), (64, [64]), (127, [127]), (128, [64] * 2), (200, [67, 67, 66])])
-def test_blocks_hold_every_image_once(n, sizes):
-    blocks = blocks_of(torch.arange(n) % 4)
-    assert [len(block) for block in blocks] == sizes
-    assert sorted(torch.cat(blocks).tolist()) == list(range(n))
-
-
-@pytest.mark.parametrize("labels", ["sorted", "in turn", "by pairs"])
-def test_labels_may_come_in_any_order(labels):
-    n = 640
-    targets = {"sorted": torch.arange(n) // 64, "in turn": torch.arange(n) % 10, "by pairs": torch.arange(n) // 2}
-    blocks = blocks_of(targets[labels])
-    assert len(blocks) == 10
-    if labels != "by pairs":
-        assert all(len(targets[labels][block].unique()) >= 9 for block in blocks)
-
-
-def test_evidence_of_a_large_batch_is_the_mean_over_blocks():
-    with seeded(0):
-        model = nn.Sequential(nn.Linear(20, 100), nn.ReLU(), nn.Linear(100, 4))
-    images, labels = clustered(130, 1.0)
-    kernel = kernel_of(model[0](images).detach())
-    blocks = blocks_of(labels)
-    parts = [slow.evidence(kernel[b][:, b].numpy(), labels[b].tolist()) for b in blocks]
-    assert len(parts) == 2
-    assert outcome(model, Batch(images, labels), "code_evidence")[0] == pytest.approx(sum(parts) / 2, rel=1e-9)
-
-
-def test_batches_of_64_and_128_compare():
-    """Where one block of twice the size does not: the more images there are, the more each tells of the others."""
-    with seeded(0):
-        model = nn.Sequential(nn.Linear(20, 100), nn.ReLU(), nn.Linear(100, 10))
-    found: dict[str, list[float]] = {"64": [], "128": [], "one block of 128": []}
-    for seed in range(40):
-        images, labels = clustered(128, 2.0, n_classes=10, seed=seed)
-        found["128"].append(outcome(model, Batch(images, labels), "code_evidence")[0])
-        found["one block of 128"].append(float(evidence(kernel_of(model[0](images).detach()), labels)))
-        half = torch.randperm(128, generator=torch_generator(seed))[:64]
-        found["64"].append(outcome(model, Batch(images[half], labels[half]), "code_evidence")[0])
-    means = {name: np.mean(values) for name, values in found.items()}
-    error = np.std(np.subtract(found["64"], found["128"])) / math.sqrt(40)
-    assert abs(means["64"] - means["128"]) < 4 * error
-    assert abs(means["one block of 128"] - means["128"]) > 8 * error
-
-
 # --- where it says no ------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +247,7 @@ def test_batches_of_64_and_128_compare():
 def test_labels_are_asked_for(name):
     with pytest.raises(InputError, match=rf"{name}: .*needs labels.*Batch\(inputs, targets\)"):
         measure(perceptron(), Batch(flat().inputs), [name])
+    assert get_proxy(name).needs_targets
     with pytest.raises(InputError, match=f"{name} needs at least 4 images"):
         measure(perceptron(), flat(3), [name])
 
@@ -495,6 +337,13 @@ def test_all_share_one_forward_of_the_batch_and_one_small_pass():
     assert Watched.sizes == [64, 3]
     alone = {name: outcome(Watched(), flat(64), name)[0] for name in names}
     assert result.scores == alone
+
+
+def test_evidence_is_worked_out_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr("proxies._evidence.evidence", lambda *given: (calls.append(1), evidence(*given))[1])
+    measure(perceptron(), flat(), ["calm", "code_evidence"])
+    assert calls == [1]
 
 
 def test_a_gradient_in_company_changes_nothing():

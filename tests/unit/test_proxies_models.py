@@ -14,6 +14,7 @@ from naswot.types import Batch
 
 EVERYWHERE = ["naswot", "params", "flops", "snip", "grad_norm", "grasp", "lnwot", "swap", "near", "l2_norm", "knas"]
 EVERYWHERE += ["gradsign", "zico", "ntk_condition", "wrcor", "fisher", "l_swag", "plain", "trainable_layers"]
+EVERYWHERE += ["calm", "code_evidence", "live_params", "live_flops", "live_depth", "live_units"]
 ON_IMAGES = ["jacov", "epe_nas", "synflow", "logsynflow"]
 ON_CONVOLUTIONS = ["zen", "apd"]
 ON_ATTENTION = ["head_confidence", "head_importance"]
