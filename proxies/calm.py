@@ -15,7 +15,7 @@ from naswot.dependence import dependence_of
 from naswot.observers import Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
-from proxies.code_evidence import KERNELS, live_units_of, mean_evidence
+from proxies._evidence import KERNELS, live_units_of, mean_evidence
 
 WEIGHT = 16.0
 """What a nat of evidence counts beside one of size; with the noise of the process the only constant that was chosen."""

@@ -9,7 +9,7 @@ from naswot.dependence import dependence_of
 from naswot.observers import Seen
 from naswot.passes import Passes
 from naswot.proxy import register_proxy
-from proxies.code_evidence import KERNELS, live_units_of
+from proxies._evidence import KERNELS, live_units_of
 
 _REFERENCE = "this project, 2026, docs/recommended_score.md"
 _COST = "forward and backward of 3 images, shared"
