@@ -1,4 +1,4 @@
-"""What the score CALM and its parts share: kernels of activation calls, and the evidence of labels; see ``code_evidence``."""
+"""What CALM and its parts share: kernels of activation calls, and the evidence of labels; see ``code_evidence``."""
 
 from __future__ import annotations
 

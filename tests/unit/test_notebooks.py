@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def test_notebooks_are_stored_without_outputs_and_explain_every_step(path):
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} >= {"first_scores", "mellor2021", "searches", "collapse"}
+    names = {path.stem for path in NOTEBOOKS}
+    assert names >= {"first_scores", "mellor2021", "searches", "collapse", "recommended_score"}
 
 
 def test_first_scores(monkeypatch, capsys):
@@ -99,3 +101,22 @@ def test_collapse(monkeypatch, capsys):
     assert out.count("eigenvalue 0.") == 3
     archs = {row["arch"] for row in names["by_score"].history}
     assert names["by_score"].arch in archs
+
+
+def test_recommended_score(monkeypatch, capsys):
+    monkeypatch.setenv("NASWOT_SMALL", "1")
+    names = run_cells(next(path for path in NOTEBOOKS if path.stem == "recommended_score"))
+    out = capsys.readouterr().out
+    assert names["cell_sizes"]["live_params"] < names["cell_sizes"]["params"]
+    early, last = names["contrasts"]
+    assert early > last + 0.1  # "they fade"
+    assert names["apart"] == sorted(names["apart"])  # what the log-determinant likes, the evidence does not
+    assert names["plausible"] == sorted(names["plausible"], reverse=True)
+    assert names["layers"]["skips and pools"].mean() > names["layers"]["all convolutions"].mean()
+    assert names["taus"]["naswot"].high < 0 < names["taus"]["calm"].low
+    assert names["table"].shape == (10, 3)
+    assert names["found"]["calm"] == pytest.approx(
+        (math.log(names["found"]["live_params"]) + math.log(names["found"]["live_units"])) / 2
+        + 16 * names["found"]["code_evidence"]
+    )  # the formula of the text
+    assert out.count("without a score") == 4
