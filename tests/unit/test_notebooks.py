@@ -103,6 +103,7 @@ def test_collapse(monkeypatch, capsys):
     assert names["by_score"].arch in archs
 
 
+@pytest.mark.slow
 def test_recommended_score(monkeypatch, capsys):
     monkeypatch.setenv("NASWOT_SMALL", "1")
     names = run_cells(next(path for path in NOTEBOOKS if path.stem == "recommended_score"))
