@@ -103,8 +103,6 @@ class _Call(NamedTuple):
 
 
 def _probe(passes: Passes) -> Dependence:
-    if torch.is_inference_mode_enabled():
-        raise InputError("the model was made in inference mode, which keeps no graph to follow the data through")
     if device_of(passes.model).type == "meta":
         raise InputError("the model lies on the meta device, whose tensors hold no numbers to follow; move it first")
     options = dataclasses.replace(passes.options, bfloat16=False, stop_after=None, names=False)
@@ -126,7 +124,7 @@ def _told(own: Passes, layers: Sequence[_Layer], calls: Sequence[_Call], shifts:
             "depends on; expected an output that is not detached, nor made under torch.no_grad"
         )
     inputs = [tensor for tensor in own.batch.tensors() if tensor.requires_grad]
-    parameters = list(own.model.parameters())
+    parameters = [parameter for parameter in own.model.parameters() if not is_lazy(parameter)]
     nodes = {layer.node for layer in layers}
     flow = GradientFlow(logits, inputs=inputs, parameters=parameters, layers=nodes, shifts=shifts)
     of_integers = len(inputs) < len(own.batch.tensors())
@@ -231,7 +229,7 @@ def _show_structure(model: nn.Module) -> set[Tensor]:
                 shifts.add(parameter.zero_())
             elif not parameter.any():
                 parameter.normal_(std=1 / math.sqrt(max(1, parameter[0].numel()) if parameter.dim() > 1 else 1))
-        like = next((p.detach() for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        like = next((p.detach() for p in model.parameters() if p.requires_grad and not is_lazy(p)), torch.empty(0))
         for module in modules_of(model):
             if normalises_by_batch(module):
                 _forget_statistics(module, like)
@@ -271,11 +269,11 @@ class _Unrectified(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "").partition(".")[0]  # an operator is called relu.default
         tensor = args[0] if args else kwargs.get("input")
         least = (args[1] if len(args) > 1 else kwargs.get("min_val")) if name.startswith("hardtanh") else 0
         if name.rstrip("_") not in _RECTIFIERS or least != 0 or not isinstance(tensor, Tensor):
             return func(*args, **kwargs)
-        if name.endswith("_") or kwargs.get("inplace") or any(each is True for each in args):
+        if name.endswith("_") or kwargs.get("inplace"):
             return tensor.copy_(F.leaky_relu(tensor.clone(), _SLOPE))
         return F.leaky_relu(tensor, _SLOPE)

@@ -94,6 +94,29 @@ def test_a_bias_counts_with_its_layer():
     assert told(model, vectors()).params == size(model.live)
 
 
+def test_a_bias_counts_with_its_layer_by_any_name():
+    model = Of(lambda m, x: F.linear(x * 0, m.w, m.b) + m.live(x), live=nn.Linear(4, 3))
+    model.w, model.b = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(3))
+    assert told(model, vectors()).params == size(model.live)
+
+
+def test_statistics_of_a_trained_batch_norm_feed_nothing():
+    model = Of(lambda m, x: m.head(x) + m.branch(x * 0), branch=conv_bn(), head=conv())
+    for norm in (model.branch[1], model.branch[4]):
+        nn.init.normal_(norm.running_mean)
+    assert told(model, images()).params == size(model.head)
+
+
+def test_a_layer_that_reads_zeros_adds_nothing_to_a_chain_that_passes_it():
+    def forward(m, x):
+        first = m.a(x)
+        return m.b(first - first.detach()) + m.c(x)  # zero, with a gradient
+
+    model = Of(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 3), c=nn.Linear(4, 3))
+    d = told(model, vectors())
+    assert (d.layers, d.depth, d.mean_depth) == (2, 1, 1)
+
+
 def test_of_several_readers_of_a_tensor_only_the_live_ones_count():
     model = Of(
         lambda m, x: (m.a(F.relu(x)), m.b(F.relu(x)) * 0, F.relu(x), m.head(F.relu(x)) + m.a(F.gelu(x)))[-1],
@@ -134,11 +157,15 @@ RECTIFIERS = {
     "function six": Of(lambda m, x: F.relu6(x)),
     "function in place": Of(lambda m, x: F.relu_(x)),
     "torch": Of(lambda m, x: torch.relu(x)),
+    "torch, by keyword": Of(lambda m, x: torch.relu(input=x)),
     "torch in place": Of(lambda m, x: torch.relu_(x)),
     "method": Of(lambda m, x: x.relu()),
     "method in place, result thrown away": Of(lambda m, x: (x.relu_(), x)[1]),
-    "keyword": Of(lambda m, x: F.relu(input=x, inplace=True)),
-    "positional": Of(lambda m, x: F.hardtanh(x, 0.0, 6.0, True)),
+    "keyword": Of(lambda m, x: (F.relu(input=x, inplace=True), x)[1]),
+    "positional": Of(lambda m, x: (F.hardtanh(x, 0.0, 6.0, True), x)[1]),
+    "operator": Of(lambda m, x: torch.ops.aten.relu.default(x)),
+    "operator in place": Of(lambda m, x: (torch.ops.aten.relu_.default(x), x)[1]),
+    "operators of that name": Of(lambda m, x: torch.ops.aten.hardtanh(x, 0.0, 6.0)),
     "named limits": Of(lambda m, x: F.hardtanh(x, min_val=0.0, max_val=1.0)),
 }
 
@@ -153,8 +180,17 @@ def test_a_squeeze_whose_units_are_all_off_is_live(rectifier):
 
 
 def test_rectifiers_that_cut_at_another_place_are_left_alone():
-    model = Of(lambda m, x: m.b(F.hardtanh(m.a(x), -0.5, 0.5)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))
-    assert numbers(told(model, vectors()))[2:] == (2, 1, 2, 2)
+    """From 1 to 2 it makes ones of zeros, and the layer behind it reads something."""
+    for least, n_live in ((0.0, 0), (1.0, 1)):
+        model = Of(
+            lambda m, x, least=least: m.b(F.hardtanh(m.a(x * 0), least, 2.0)), a=nn.Linear(4, 4), b=nn.Linear(4, 2)
+        )
+        assert told(model, vectors()).layers == n_live
+
+
+def test_roots_and_logarithms_of_what_is_rectified_stay_numbers():
+    model = Of(lambda m, x: m.b(F.relu(m.a(x)).sqrt() + F.relu(m.a(x)).log1p()), a=nn.Linear(4, 9), b=nn.Linear(9, 2))
+    assert numbers(told(model, vectors()))[2:] == (3, 2, 2, 2)
 
 
 class HandSwish(nn.Module):

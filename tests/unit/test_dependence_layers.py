@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from reference.dependence_models import Of, conv, images, numbers, size, told, vectors
 from torch import nn
 
+from naswot.dependence import _FLOPS
 from naswot.seeding import torch_generator
 
 
@@ -93,7 +94,7 @@ LAYERS = {
     ),
     "batch norm without statistics": (
         nn.Sequential(conv(4, 4, 8, stride=8), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), conv(k=1)),
-        images(2, 7),
+        images(1, 7),
         1024 + 16,
         (2, 2, 2),
     ),
@@ -206,5 +207,38 @@ def test_spectra_are_followed():
         dead=nn.Linear(4, 4),
     )
     model.w = nn.Parameter(torch.randn(3, 3, dtype=torch.complex64))
-    d = told(model, vectors())
+    d = told(model.requires_grad_(False), vectors())
     assert (d.params, d.layers, d.depth) == (20 + 9, 2, 2)
+    model = Of(lambda m, x: torch.fft.rfft(m.a(x)), a=nn.Linear(4, 4))
+    assert numbers(told(model, vectors())) == (20, 16, 1, 0, 1, 1)
+
+
+def test_lazy_layers_that_never_run_are_passed_over():
+    model = Of(lambda m, x: m.a(x), a=nn.LazyLinear(3), b=nn.LazyLinear(3))
+    assert numbers(told(model, vectors())) == (15, 12, 1, 0, 1, 1)
+
+
+def test_images_with_token_ids():
+    model = Of(
+        lambda m, x, ids: m.head(x + m.body(F.relu(m.body(m.words(ids).mean(1))))),
+        words=nn.Embedding(20, 4), body=nn.Linear(4, 4), head=nn.Linear(4, 3),
+    )  # fmt: skip
+    ids = torch.randint(20, (5, 6), generator=torch_generator(0))
+    d = told(model, (vectors(), ids))
+    assert (d.layers, d.depth, d.mean_depth) == (3, 3, 2)
+
+
+def test_nothing_begins_where_zeros_are_read():
+    model = Of(
+        lambda m, ids: m.head(m.body(m.words(ids)).mean(1) + m.dead(torch.zeros(len(ids), 4))),
+        words=nn.Embedding(20, 4), body=nn.Linear(4, 4), dead=nn.Linear(4, 4), head=nn.Linear(4, 3),
+    )  # fmt: skip
+    d = told(model, torch.randint(20, (5, 6), generator=torch_generator(0)))
+    assert (d.layers, d.depth, d.mean_depth) == (2, 2, 2)
+
+
+def test_fused_recurrent_layers_give_their_matrices_in_two_forms():
+    x, w, b = torch.zeros(6, 5, 4), torch.zeros(20, 4), torch.zeros(20)
+    one_by_one = _FLOPS[torch.ops.aten.mkldnn_rnn_layer](x, w, w, b, b, out_val=None)
+    in_a_list = _FLOPS[torch.ops.aten._cudnn_rnn](x, [w, w, b, b], out_val=None)
+    assert one_by_one == in_a_list == 2 * 30 * 160

@@ -1,5 +1,9 @@
 """What an output depends on: however it is run, and on the networks of the spaces."""
 
+import gc
+import warnings
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from naswot.dependence import dependence_of
+from naswot.errors import UntappedWarning
 from naswot.measuring import measure
 from naswot.models import load_model, random_tokens, reads_tokens
 from naswot.observers import Activation
@@ -42,8 +47,12 @@ def test_checkpoints_are_looked_into(use_reentrant):
 
 
 def test_options_of_passes_do_not_change_the_structure():
-    model = nn.Sequential(conv_bn(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.9), nn.Linear(4, 3))
+    model = Of(
+        lambda m, x: m.head(m.dropout(m.body(x).mean((2, 3)))) + m.dead(x * 0).mean((2, 3)),
+        body=conv_bn(), dropout=nn.Dropout(0.9), head=nn.Linear(4, 3), dead=conv(4, 3),
+    )  # fmt: skip
     expected = told(model, images())
+    assert expected.params == size(model.body, model.head)
     many: list[dict[str, object]] = [
         {"channels_last": True}, {"bfloat16": True}, {"mode": "eval"}, {"mode": "as_is"}, {"names": True},
         {"stop_after": 1}, {"output": lambda logits: logits},
@@ -93,7 +102,28 @@ def test_gradients_that_are_not_finite_count_as_live():
     model = Of(lambda m, x: m.b(m.a(x) + (m.a(x) * 0).norm(dim=1, keepdim=True)), a=nn.Linear(4, 4), b=nn.Linear(4, 3))
     assert told(model, vectors()).params == size(model)
     model = Of(lambda m, x: m.b((m.a(x) * 0 + 0.0).sqrt() + x), a=nn.Linear(4, 4), b=nn.Linear(4, 3))
-    assert told(model, vectors()).depth >= 1
+    assert told(model, vectors()).params == size(model.b)  # not a number times zero is no number either
+
+
+def test_the_graph_does_not_outlive_the_walk():
+    kept = []
+
+    class Keeping(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.held = x.detach()
+            kept.append(weakref.ref(ctx.held))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntappedWarning)
+        told(Of(lambda m, x: Keeping.apply(m.a(F.relu(x))), a=nn.Linear(4, 3)), vectors())
+    gc.collect()
+    assert [ref() for ref in kept] == [None]
 
 
 def test_it_is_worked_out_once_and_counted():
