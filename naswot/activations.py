@@ -202,7 +202,7 @@ class FunctionTap(TorchFunctionMode):
         tensor = args[0] if args else kwargs.get("input", kwargs.get("self"))
         if not isinstance(tensor, Tensor):
             return None
-        in_place = any(args[1:]) or bool(kwargs.get("inplace"))
+        in_place = any(each is True for each in args[1:]) or bool(kwargs.get("inplace"))
         return self._reader.read(
             tensor,
             name,

@@ -235,3 +235,10 @@ def test_tensors_that_hold_no_images_do_not_count():
 def test_taps_must_be_one_of_three():
     with pytest.raises(OptionError, match="expected taps 'relu', 'all' or 'mellor', but got 'gelu'"):
         naswot.score(nn.Sequential(nn.ReLU()), VALUES, taps="gelu")
+
+
+def test_a_prelu_with_a_slope_for_each_channel_is_tapped():
+    """Its slopes are a second positional argument, and no flag."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8))
+    kernel = naswot.hamming_kernel(model, torch.randn(4, 3, 8, 8))
+    assert kernel[0, 0] == 8 * 6 * 6
