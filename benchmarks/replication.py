@@ -100,7 +100,7 @@ def row_of(evaluator: Evaluator, genotypes: Sequence[Genotype], repeats: int, be
 
 
 def holding(found: Replication, fresh: np.ndarray, row: Mapping[str, int], repeats: int) -> np.ndarray:
-    """(n,) bool, best first: which means are no further from the fresh ones than 1.96 errors of both, other batches taken out."""
+    """(n,) bool, best first: which means lie within 1.96 errors of the fresh ones, other batches taken out."""
     pairs = [(e.mean, e.standard_error, fresh[row[e.arch]]) for e in found.estimates if e.standard_error]
     mean, error, other = np.array([pair for pair in pairs if np.isfinite(pair[2])]).T
     away = mean - other - (mean - other).mean()
