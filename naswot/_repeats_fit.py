@@ -8,8 +8,13 @@ architecture:
     noise^2 = sum of squared residuals / (repeats - architectures - (rounds - 1))
 
 That is the pooled within-architecture variance sum (n_a - 1) s_a^2 / sum (n_a - 1) with the batches taken out. Who has
-one repeat adds nothing to it, and the spread between architectures never does. Whoever is much noisier than the others
-has a larger error than is told.
+one repeat adds nothing to it, and the spread between architectures never does.
+
+What it does not see: repeats go to the better ones, so the noise is theirs; who is noisier has a larger error than is
+told. And who is repeated was lucky in the first repeat, of which the fit takes a part for that repeat's batch: beside
+those scored once, means of the repeated ones may be some tenths of the noise too high. Between equally repeated ones
+that cancels, and a race asks for several standard errors. results/replication.csv tells how many intervals hold on real
+scores.
 
 References:
     Searle, Linear Models, Wiley 1971, ch. 7: the two-way layout with unequal numbers, its normal equations.
