@@ -100,7 +100,7 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], *, out: Path = RESULTS, 
 def provenance(**about: Any) -> dict[str, Any]:
     """Command, versions and machine, and what else is told."""
     return {
-        "command": " ".join(["python", *(os.path.relpath(a) if os.path.exists(a) else a for a in sys.argv)]),
+        "command": " ".join(["python", *map(_shown, sys.argv)]),
         "commit": _commit(),
         "naswot": naswot.__version__,
         "torch": torch.__version__,
@@ -108,6 +108,14 @@ def provenance(**about: Any) -> dict[str, Any]:
         "cpu": _processor(),
         **about,
     }
+
+
+def _shown(argument: str) -> str:
+    """An argument of the command; of a path that lies outside the project only its name."""
+    if not os.path.exists(argument):
+        return argument
+    inside = Path(argument).resolve().is_relative_to(RESULTS.parent)
+    return os.path.relpath(argument) if inside else Path(argument).name
 
 
 def _commit() -> str:

@@ -3,7 +3,7 @@
 Writes results/study/<space>.csv.gz: one row for each architecture and repeat (another batch, another initialisation),
 no trained results, so that whoever chooses a rule by them can look at the truth of a space as late as the protocol in
 docs/recommended_score.md says. Scores are kept in a store, so that the run goes on after an interruption. Run:
-NASWOT_DATA=... python benchmarks/study_features.py --store FOLDER [--only NAME,...] [--minutes M]
+NASWOT_DATA=... python benchmarks/study_features.py --store FOLDER [--only NAME,...] [--stages NAME,...]
 """
 
 from __future__ import annotations
@@ -341,7 +341,8 @@ def export(task: Task, store: Path) -> None:
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     folder = RESULTS / "study"
     folder.mkdir(parents=True, exist_ok=True)
-    facts = provenance(images=f"{dict(task.images)}", batch=task.batch_size, build=f"{dict(task.build)}", jitter=JITTER)
+    batch = f"{task.batch_size}; alignment and score {task.aligned}"
+    facts = provenance(images=f"{dict(task.images)}", batch=batch, build=f"{dict(task.build)}", jitter=JITTER)
     with (folder / f"{task.benchmark}.csv.gz").open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as out:
         text = [f"# {key}: {value}" for key, value in facts.items()]
         text.append(",".join(["genotype", "repeat", *names]))
